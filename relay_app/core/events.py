@@ -1,0 +1,226 @@
+"""The log events: one frozen dataclass each, and its fields are all it may say.
+
+No field can hold a payload, a token, a header, a query string or the value of a
+setting; ``server_id`` and ``conn_id`` are short forms made by ``log.short_id``.
+
+``name`` and ``level`` are class attributes. ``reason`` is always from a set that
+is fixed in the source.
+
+Source: docs/operations.md "Log events".
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events."""
+
+    name: ClassVar[str]
+    level: ClassVar[int] = logging.INFO
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStarted(Event):
+    """The worker accepts connections."""
+
+    name: ClassVar[str] = "server.started"
+    listen: str
+    version: str
+    instance_id: str
+    guard: str
+    max_connections: int
+    max_frame_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerDraining(Event):
+    """A stop was asked for; connections are being closed."""
+
+    name: ClassVar[str] = "server.draining"
+    connections: int
+    drain_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStopped(Event):
+    """The worker is about to exit. ``cut`` connections did not answer in time."""
+
+    name: ClassVar[str] = "server.stopped"
+    cut: int
+    uptime_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SettingUnknown(Event):
+    """A variable with our prefix is no setting."""
+
+    name: ClassVar[str] = "setting.unknown"
+    level: ClassVar[int] = logging.WARNING
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettingReduced(Event):
+    """The file limit of the process allows fewer connections than were set."""
+
+    name: ClassVar[str] = "setting.reduced"
+    level: ClassVar[int] = logging.WARNING
+    max_connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuardFinding(Event):
+    """One verdict of the single-instance guard that let the relay start."""
+
+    name: ClassVar[str] = "instance.finding"
+    code: str
+    verdict: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuardWarning(GuardFinding):
+    """A finding that the operator should act on."""
+
+    level: ClassVar[int] = logging.WARNING
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRefused(Event):
+    """The guard refused something while the relay runs, or a start."""
+
+    name: ClassVar[str] = "instance.refused"
+    level: ClassVar[int] = logging.ERROR
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened(Event):
+    """A WebSocket was opened."""
+
+    name: ClassVar[str] = "connection.opened"
+    leg: str
+    conn_id: str
+    server_id: str
+    peer: str
+    version: str | None = None
+    device_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed(Event):
+    """A WebSocket's socket is closed; totals of its life."""
+
+    name: ClassVar[str] = "connection.closed"
+    leg: str
+    conn_id: str
+    server_id: str
+    close_code: int
+    reason: str
+    duration_s: float
+    frames_in: int
+    frames_out: int
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRefused(Event):
+    """An upgrade was answered with 429 or 503."""
+
+    name: ClassVar[str] = "connection.refused"
+    level: ClassVar[int] = logging.DEBUG
+    leg: str
+    peer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimGranted(Event):
+    """A binary holds a server-id."""
+
+    name: ClassVar[str] = "claim.granted"
+    conn_id: str
+    server_id: str
+    takeover: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimProbed(Event):
+    """A newcomer wants a server-id; its holder was pinged."""
+
+    name: ClassVar[str] = "claim.probed"
+    server_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRefused(Event):
+    """A newcomer lost against a live holder."""
+
+    name: ClassVar[str] = "claim.refused"
+    conn_id: str
+    server_id: str
+    close_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class GraceStarted(Event):
+    """A binary is gone; its phones are kept for the grace period."""
+
+    name: ClassVar[str] = "claim.grace_started"
+    server_id: str
+    phones: int
+
+
+@dataclass(frozen=True, slots=True)
+class GraceEnded(Event):
+    """A server-id is free again."""
+
+    name: ClassVar[str] = "claim.grace_ended"
+    server_id: str
+    phones: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatMissed(Event):
+    """A peer was silent past the pong wait."""
+
+    name: ClassVar[str] = "heartbeat.missed"
+    conn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameDropped(Event):
+    """Frames that will not arrive: a malformed one, or those of a cut backlog."""
+
+    name: ClassVar[str] = "frame.dropped"
+    level: ClassVar[int] = logging.WARNING
+    conn_id: str
+    reason: str
+    frames: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WakeIgnored(Event):
+    """A binary asked for a wake, and this relay has no push service."""
+
+    name: ClassVar[str] = "wake.ignored"
+    level: ClassVar[int] = logging.DEBUG
+    conn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class InternalError(Event):
+    """A bug. The traceback names code, never data."""
+
+    name: ClassVar[str] = "internal.error"
+    level: ClassVar[int] = logging.ERROR
+    where: str
+    error: str
+    traceback: str

@@ -1,0 +1,266 @@
+"""The single-instance guard: facts in, verdict out.
+
+The registry is in the memory of one process, so a second process is a second
+registry, and a phone that lands there is told that its binary is not connected.
+The guard refuses to start when it can see that it is not alone.
+
+``judge`` is pure. ``RULES`` lists the rules in the order of their codes; a rule
+looks at the facts and yields findings. Evidence of two workers in one server
+(``CERTAIN``) is refused whatever else is set: it is wrong with certainty, and the
+mend is always at hand. Everything else can be turned into a loud warning by the
+bypass.
+
+Source: docs/operations.md "The single-instance guard".
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from relay_app.core import platforms
+from relay_app.core.config import Config
+
+EXIT_REFUSED = 78
+"""Exit code of our own command for a refusal or unusable settings: EX_CONFIG."""
+
+EXIT_REFUSED_IN_GUNICORN = 3
+"""Exit code inside gunicorn: its master stops for good on a worker that exits so."""
+
+CERTAIN = frozenset({"SI-101", "SI-102", "SI-103", "SI-104", "SI-105"})
+"""Codes that the bypass does not cover."""
+
+_FIRST_LINE = (
+    "ERROR: multi-instance deploy detected, relay registry is in-memory and cannot "
+    "share state across replicas."
+)
+_BYPASS_SENTENCE = (
+    " Set PYRYCODE_RELAY_SINGLE_INSTANCE=1 to bypass (NOT recommended for production)."
+)
+_BREAKS = (
+    "What breaks: a phone that reaches the other copy is told 4404, no server, "
+    "although its binary is connected."
+)
+
+
+class Level(enum.IntEnum):
+    """How grave a finding is; the verdict is the gravest."""
+
+    FINE = 0
+    WARN = 1
+    REFUSE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a rule saw.
+
+    Args:
+        code: ``SI-…``.
+        level: What it means for the start.
+        seen: What was seen, as a sentence; never the value of a variable that is
+            not a number.
+        fix: What to do about it; empty when there is nothing to do.
+    """
+
+    code: str
+    level: Level
+    seen: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the guard is told. Whoever gathers it decides nothing.
+
+    Args:
+        environ: The process environment.
+        config: The settings read from it; only the guard's four count here.
+        workers: The server's effective worker count after file, environment and
+            flags are merged; ``None`` where no server is involved.
+        workers_from: Where that number comes from, for the message.
+        siblings: Process ids of workers of the same server that are alive.
+        serving: False for a command of ours that serves nobody.
+    """
+
+    environ: Mapping[str, str] = field(default_factory=dict)
+    config: Config = field(default_factory=Config)
+    workers: int | None = None
+    workers_from: str = "the configuration"
+    siblings: tuple[int, ...] = ()
+    serving: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All findings, in the order of the rules."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def level(self) -> Level:
+        """The gravest level among the findings; FINE without any."""
+        return max((finding.level for finding in self.findings), default=Level.FINE)
+
+    @property
+    def refused(self) -> tuple[Finding, ...]:
+        """The findings that forbid the start."""
+        return tuple(f for f in self.findings if f.level is Level.REFUSE)
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The codes found, in order."""
+        return tuple(finding.code for finding in self.findings)
+
+    def message(self) -> str:
+        """Word the refusal: first line to the letter, what was seen, what breaks, the fix.
+
+        Further refusals follow as one line each.
+
+        Raises:
+            AssertionError: Nothing was refused.
+        """
+        if not self.refused:
+            raise AssertionError("only a refusal has a message")
+        first, *others = self.refused
+        lines = [
+            _FIRST_LINE + ("" if first.code in CERTAIN else _BYPASS_SENTENCE),
+            f"Seen: {first.seen} [{first.code}]",
+            _BREAKS,
+            f"Fix: {first.fix}",
+        ]
+        lines += [
+            f"Also: {other.seen} [{other.code}]; fix: {other.fix}" for other in others
+        ]
+        return "\n".join(lines)
+
+
+def judge(facts: Facts) -> Verdict:
+    """Decide whether the relay may serve.
+
+    Returns: Every finding; the start is refused if any of them says so.
+    """
+    variable = platforms.not_serving(facts.environ)
+    if variable is not None or not facts.serving:
+        seen = (
+            f"{variable} marks a process that serves nobody"
+            if variable is not None
+            else "this command serves nobody"
+        )
+        return Verdict(
+            (Finding("SI-001", Level.FINE, seen + "; the guard is skipped"),)
+        )
+    found = [finding for rule in RULES for finding in rule(facts)]
+    if facts.config.guard_bypass:
+        found = [_bypassed(finding) for finding in found]
+    return Verdict(tuple(found))
+
+
+def workers_from(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Say where gunicorn's worker count most probably comes from.
+
+    Args:
+        argv: The server's command line.
+        environ: The process environment.
+    """
+
+    def names_workers(words: Sequence[str]) -> bool:
+        return any(
+            word.startswith("-w") or word.startswith("--workers") for word in words
+        )
+
+    if names_workers(argv):
+        return "the command line (-w, --workers)"
+    if names_workers(environ.get("GUNICORN_CMD_ARGS", "").split()):
+        return "GUNICORN_CMD_ARGS"
+    return "the configuration file"
+
+
+def _bypassed(finding: Finding) -> Finding:
+    if finding.level is not Level.REFUSE or finding.code in CERTAIN:
+        return finding
+    seen = (
+        f"BYPASSED by PYRYCODE_RELAY_SINGLE_INSTANCE, NOT recommended: {finding.seen}"
+    )
+    return replace(finding, level=Level.WARN, seen=seen)
+
+
+def _workers(facts: Facts) -> Iterator[Finding]:
+    if facts.workers is not None and facts.workers != 1:
+        yield Finding(
+            "SI-101",
+            Level.REFUSE,
+            f"the server is set to {facts.workers} workers by {facts.workers_from}",
+            f"remove the worker count from {facts.workers_from}; the relay's own "
+            "gunicorn.conf.py sets workers = 1",
+        )
+
+
+def _web_concurrency(facts: Facts) -> Iterator[Finding]:
+    text = facts.environ.get("WEB_CONCURRENCY", "")
+    if facts.workers == 1 and text.isdecimal() and int(text[:9]) > 1:
+        yield Finding(
+            "SI-101w",
+            Level.FINE,
+            "WEB_CONCURRENCY is above 1, and has no effect: the configuration pins one worker",
+        )
+
+
+def _siblings(facts: Facts) -> Iterator[Finding]:
+    if facts.siblings:
+        pids = ", ".join(map(str, facts.siblings))
+        yield Finding(
+            "SI-104",
+            Level.REFUSE,
+            f"a second worker was started beside a living one (pid {pids})",
+            "let the server run one worker: no -w, no TTIN, no --preload; restart instead of reload",
+        )
+
+
+def _replicas(facts: Facts) -> Iterator[Finding]:
+    replicas = facts.config.replicas
+    if replicas is not None and replicas > 1:
+        platform = platforms.detect(facts.environ)
+        pin = platform.pin if platform else "run one replica"
+        yield Finding(
+            "SI-202",
+            Level.REFUSE,
+            f"PYRYCODE_RELAY_REPLICAS says {replicas} replicas",
+            f"{pin}, and set PYRYCODE_RELAY_REPLICAS=1",
+        )
+
+
+def _assertion(facts: Facts) -> Iterator[Finding]:
+    platform = platforms.detect(facts.environ)
+    if platform is None and not facts.config.production:
+        return
+    where = (
+        f"{platform.name} can run more than one copy of this service"
+        if platform
+        else "this is production mode (PYRYCODE_RELAY_PRODUCTION)"
+    )
+    if facts.config.assert_single_instance:
+        overlap = f"; in a deploy: {platform.overlap}" if platform else ""
+        yield Finding(
+            "SI-402",
+            Level.FINE,
+            f"{where}, and the deploy asserts a single instance{overlap}",
+        )
+        return
+    pin = platform.pin if platform else "run exactly one replica"
+    yield Finding(
+        "SI-401",
+        Level.REFUSE,
+        f"{where}, and nothing asserts that there is only one",
+        f"{pin}; then set PYRYCODE_RELAY_ASSERT_SINGLE_INSTANCE=true",
+    )
+
+
+RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    _workers,
+    _web_concurrency,
+    _siblings,
+    _replicas,
+    _assertion,
+)
