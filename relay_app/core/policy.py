@@ -32,6 +32,7 @@ class Admission(enum.Enum):
 
     ADMITTED = "admitted"
     FULL = "connection cap"
+    DRAINING = "draining"
     RATE_LIMITED = "rate limit"
 
 

@@ -1,0 +1,79 @@
+"""What a person who starts the relay sees: where, what, how safe, what next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from relay_app.core.config import Config
+from relay_app.transport.hub import Hub
+
+
+def _size(size_bytes: int) -> str:
+    for unit, factor in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size_bytes % factor == 0 and size_bytes >= factor:
+            return f"{size_bytes // factor} {unit}"
+    return f"{size_bytes} B"
+
+
+def _reachable(listen: str) -> str:
+    host, _, port = listen.rpartition(":")
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else listen
+
+
+def not_protected(config: Config) -> list[str]:
+    """List what nothing protects, in this configuration.
+
+    Returns: Sentences for a person, the gravest first.
+    """
+    sentences = ["no TLS here: put a proxy or a platform that has it in front"]
+    sentences.append(
+        "open: whoever reaches this address may claim any free server-id; the relay "
+        "looks at no token, the binary does"
+    )
+    if not config.rate_per_minute:
+        sentences.append("no rate limit on upgrade attempts")
+    elif not config.trusted_proxies:
+        sentences.append(
+            "behind a proxy all clients share its address and one rate limit, unless "
+            "PYRYCODE_RELAY_TRUSTED_PROXIES names it"
+        )
+    return sentences
+
+
+def banner(config: Config, hub: Hub, listen: Sequence[str]) -> str:
+    """Word the start banner.
+
+    Args:
+        config: The settings in force.
+        hub: Of the relay that has just started.
+        listen: ``host:port`` of each listener.
+    """
+    verdict = hub.verdict
+    codes = f" ({', '.join(verdict.codes)})" if verdict.codes else ""
+    url = f"ws://{_reachable(listen[0])}"
+    rate = (
+        f"{config.rate_burst} upgrades at once and {config.rate_per_minute} a minute per address"
+        if config.rate_per_minute
+        else "no limit on upgrades"
+    )
+    rows = [
+        ("listening", ", ".join(listen)),
+        ("version", hub.version),
+        ("guard", f"{verdict.level.name}{codes}; exactly one instance may run"),
+        (
+            "limits",
+            f"{config.max_connections} connections, {config.max_phones_per_server} phones per "
+            f"server-id, {_size(config.max_frame_bytes)} per message, {rate}",
+        ),
+    ]
+    rows += [("unprotected", sentence) for sentence in not_protected(config)]
+    lines = ["", "pyrycode-relay is ready"]
+    lines += [f"  {name:<12} {text}" for name, text in rows]
+    lines += [
+        "",
+        "Try it from a second and a third terminal:",
+        f"  pyrycode-relay binary --server-id demo --url {url} --echo",
+        f"  pyrycode-relay phone --server-id demo --url {url}",
+        "",
+    ]
+    return "\n".join(lines)

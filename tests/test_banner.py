@@ -1,0 +1,66 @@
+"""The start banner: where, what, how safe, what next."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from relay_app.app import create_app
+from relay_app.banner import banner, not_protected
+from relay_app.core.config import Config
+
+
+def text(listen: str = "127.0.0.1:8080", **overrides: Any) -> str:
+    """The banner of a relay."""
+    config = Config(**overrides)
+    return banner(config, create_app(config).extensions["relay"].hub, [listen])
+
+
+def test_banner_says_everything_a_newcomer_needs() -> None:
+    """Where it listens, version, verdict, limits, what is unprotected, what to paste."""
+    shown = text()
+    assert "listening    127.0.0.1:8080" in shown
+    assert "version      " in shown
+    assert "guard        FINE; exactly one instance" in shown
+    assert "10000 connections, 16 phones per server-id, 256 KiB per message" in shown
+    assert "20 upgrades at once and 10 a minute per address" in shown
+    assert "unprotected  no TLS here" in shown
+    assert (
+        "  pyrycode-relay binary --server-id demo --url ws://127.0.0.1:8080 --echo\n"
+        in shown
+    )
+    assert (
+        "  pyrycode-relay phone --server-id demo --url ws://127.0.0.1:8080\n" in shown
+    )
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("0.0.0.0:80", "ws://127.0.0.1:80"),
+        ("[::]:80", "ws://127.0.0.1:80"),
+        ("[::1]:9", "ws://[::1]:9"),
+    ],
+)
+def test_banner_url_can_be_dialled(listen: str, url: str) -> None:
+    """The unspecified address is no address to dial."""
+    assert f"--url {url}\n" in text(listen)
+
+
+def test_banner_shows_odd_sizes_and_verdicts() -> None:
+    """Sizes that are no whole unit, findings by code."""
+    shown = text(max_frame_bytes=1000, assert_single_instance=True, production=True)
+    assert "1000 B per message" in shown
+    assert "FINE (SI-402)" in shown
+    assert "3 MiB per message" in text(max_frame_bytes=3 << 20)
+
+
+def test_not_protected_follows_the_settings() -> None:
+    """Each sentence is true of this configuration."""
+    assert any("no rate limit" in s for s in not_protected(Config(rate_per_minute=0)))
+    assert any("TRUSTED_PROXIES" in s for s in not_protected(Config()))
+    behind = Config(trusted_proxies=(ip_network("10.0.0.0/8"),))
+    assert len(not_protected(behind)) == 2
+    assert "no limit on upgrades" in text(rate_per_minute=0)

@@ -1,0 +1,189 @@
+"""The guard under a real gunicorn: one worker and no way round it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.gunicorn import Gunicorn, gunicorn
+from tests.waiting import wait_until
+
+FIRST_LINE = (
+    "ERROR: multi-instance deploy detected, relay registry is in-memory and cannot share "
+    "state across replicas."
+)
+
+
+def refused(*args: str, **options: Any) -> tuple[int, str]:
+    """Start a relay that must refuse; it has never served anything.
+
+    Returns: Exit code, and what was printed.
+    """
+    relay = Gunicorn(*args, **options)
+    try:
+        code = relay.wait()
+        output = relay.output
+        # Nobody took a connection from the socket that it was handed.
+        with socket.create_connection(relay.address) as probe:
+            probe.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                probe.recv(1)
+        assert "server.started" not in output
+        return code, output
+    finally:
+        relay.stop()
+
+
+@pytest.mark.parametrize(
+    ("args", "extra", "source"),
+    [
+        (["--workers", "2"], {}, "the command line"),
+        (["-w", "2"], {}, "the command line"),
+        (["-w", "2", "--preload"], {}, "the command line"),
+        ([], {"GUNICORN_CMD_ARGS": "-w 2"}, "GUNICORN_CMD_ARGS"),
+        (
+            [],
+            {"GUNICORN_CMD_ARGS": "--workers=2", "WEB_CONCURRENCY": "2"},
+            "GUNICORN_CMD_ARGS",
+        ),
+    ],
+)
+def test_two_workers_are_refused_before_the_bind(
+    args: list[str], extra: dict[str, str], source: str
+) -> None:
+    """Exit 3, the message to the letter without a bypass, and where the number is from."""
+    code, output = refused(*args, extra=extra)
+    assert code == 3
+    lines = output.splitlines()
+    assert lines[0] == FIRST_LINE
+    assert "[SI-101]" in lines[1]
+    assert source in lines[1]
+    assert len(lines) == 4
+
+
+def test_configuration_that_says_two_workers_is_refused(tmp_path: Path) -> None:
+    """A file that takes ours and changes the one thing that matters."""
+    conf = tmp_path / "mine.py"
+    conf.write_text("from relay_app.gunicorn_conf import *\nworkers = 2\n")
+    code, output = refused(command=[sys.executable, "-m", "gunicorn", "-c", str(conf)])
+    assert (code, "the configuration file" in output) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("environ", "code"),
+    [
+        ({"PYRYCODE_RELAY_REPLICAS": "2"}, "SI-202"),
+        ({"PYRYCODE_RELAY_PRODUCTION": "1"}, "SI-401"),
+        ({"FLY_APP_NAME": "a"}, "SI-401"),
+        ({"DYNO": "web.1"}, "SI-401"),
+    ],
+)
+def test_replicas_are_refused_with_the_bypass_named(
+    environ: dict[str, str], code: str
+) -> None:
+    """Exit 3 and the first line with its last sentence."""
+    exit_code, output = refused(extra=environ)
+    assert exit_code == 3
+    lines = output.splitlines()
+    assert lines[0] == (
+        f"{FIRST_LINE} Set PYRYCODE_RELAY_SINGLE_INSTANCE=1 to bypass "
+        "(NOT recommended for production)."
+    )
+    assert f"[{code}]" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("environ", "verdict", "codes"),
+    [
+        ({"WEB_CONCURRENCY": "2"}, "FINE", ["SI-101w"]),
+        (
+            {"DYNO": "web.1", "PYRYCODE_RELAY_ASSERT_SINGLE_INSTANCE": "true"},
+            "FINE",
+            ["SI-402"],
+        ),
+        (
+            {"FLY_APP_NAME": "a", "PYRYCODE_RELAY_SINGLE_INSTANCE": "1"},
+            "WARN",
+            ["SI-401"],
+        ),
+        ({"DYNO": "run.1"}, "FINE", ["SI-001"]),
+    ],
+)
+def test_what_is_fine_serves_with_one_worker(
+    environ: dict[str, str], verdict: str, codes: list[str]
+) -> None:
+    """The health route shows the verdict, the log one line per finding."""
+    with gunicorn(extra=environ) as relay:
+        relay.ready()
+        assert relay.health()["guard"] == {"verdict": verdict, "codes": codes}
+        assert [e["code"] for e in relay.named("instance.finding")] == codes
+        assert len(relay.workers()) == 1
+
+
+def test_preload_is_neutralised() -> None:
+    """One worker that loads the application itself; a warning says so."""
+    with gunicorn("--preload") as relay:
+        relay.ready()
+        assert "preload_app is ignored" in relay.output
+        binary, phone, _ = relay.pair()
+        phone.send("1")
+        assert binary.recv_json()["frame"] == 1
+
+
+def test_settings_that_cannot_be_used_exit_78_with_all_faults() -> None:
+    """No traceback, no value."""
+    code, output = refused(
+        extra={"PYRYCODE_RELAY_DRAIN_S": "hunter2", "PORT": "hunter2"}
+    )
+    assert code == 78
+    assert "PYRYCODE_RELAY_DRAIN_S: must be" in output
+    assert "PORT: must be" in output
+    assert "hunter2" not in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("group", [False, True])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTTIN, signal.SIGHUP, signal.SIGUSR2, signal.SIGTTOU]
+)
+def test_signals_that_would_change_the_workers_change_nothing(
+    number: int, group: bool
+) -> None:
+    """The one worker stays, live connections too, and the log is loud.
+
+    A terminal that closes signals the worker as well.
+    """
+    with gunicorn() as relay:
+        relay.ready()
+        binary, phone, _ = relay.pair()
+        before = relay.workers()
+        if group:
+            os.killpg(relay.process.pid, number)
+        else:
+            relay.signal(number)
+        if number != signal.SIGTTOU:
+            wait_until(lambda: relay.named("instance.refused"), lambda: relay.output)
+            assert relay.named("instance.refused")[0]["level"] == "error"
+        wait_until(lambda: relay.workers() == before)
+        phone.send("1")
+        assert binary.recv_json()["frame"] == 1
+
+
+def test_second_worker_beside_a_living_one_is_refused(tmp_path: Path) -> None:
+    """A configuration whose hooks let a second worker through still cannot serve twice."""
+    conf = tmp_path / "sly.py"
+    conf.write_text(
+        "from relay_app.gunicorn_conf import *\n"
+        "def when_ready(server):\n"
+        "    server._num_workers = 2\n"
+    )
+    with gunicorn(command=[sys.executable, "-m", "gunicorn", "-c", str(conf)]) as relay:
+        assert relay.wait() == 3
+        assert FIRST_LINE in relay.output
+        assert "[SI-104]" in relay.output
