@@ -33,7 +33,7 @@ $(VENV)/.lint: $(VENV)/.test
 
 run: $(VENV)/.run ## Start the relay on loopback, ready for a binary and a phone
 	@PYRYCODE_RELAY_LOG_FORMAT=$${PYRYCODE_RELAY_LOG_FORMAT-text} \
-	  PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/gunicorn -c gunicorn.conf.py
+	  exec $(BIN)/gunicorn -c gunicorn.conf.py
 
 demo: $(VENV)/.run ## Show a binary and two phones talking through a relay
 	@$(BIN)/pyrycode-relay demo

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 
 from relay_app.core.config import Config
@@ -18,6 +21,22 @@ def _size(size_bytes: int) -> str:
 def _reachable(listen: str) -> str:
     host, _, port = listen.rpartition(":")
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else listen
+
+
+def our_command() -> str:
+    """Say how our own command is typed from where the relay was started.
+
+    Returns: Its bare name where the shell finds it, else a path to it, else the
+    interpreter with the module.
+    """
+    name = "pyrycode-relay"
+    if shutil.which(name):
+        return name
+    beside = os.path.join(os.path.dirname(sys.executable), name)
+    if not os.path.exists(beside):
+        return f"{sys.executable} -m relay_app"
+    relative = os.path.relpath(beside)
+    return beside if relative.startswith("..") else relative
 
 
 def not_protected(config: Config) -> list[str]:
@@ -72,8 +91,8 @@ def banner(config: Config, hub: Hub, listen: Sequence[str]) -> str:
     lines += [
         "",
         "Try it from a second and a third terminal:",
-        f"  pyrycode-relay binary --server-id demo --url {url} --echo",
-        f"  pyrycode-relay phone --server-id demo --url {url}",
+        f"  {our_command()} binary --server-id demo --url {url} --echo",
+        f"  {our_command()} phone --server-id demo --url {url}",
         "",
     ]
     return "\n".join(lines)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay_app.app import create_app
-from relay_app.banner import banner, not_protected
+from relay_app.banner import banner, not_protected, our_command
 from relay_app.core.config import Config
 
 
@@ -27,13 +28,31 @@ def test_banner_says_everything_a_newcomer_needs() -> None:
     assert "10000 connections, 16 phones per server-id, 256 KiB per message" in shown
     assert "20 upgrades at once and 10 a minute per address" in shown
     assert "unprotected  no TLS here" in shown
-    assert (
-        "  pyrycode-relay binary --server-id demo --url ws://127.0.0.1:8080 --echo\n"
-        in shown
-    )
-    assert (
-        "  pyrycode-relay phone --server-id demo --url ws://127.0.0.1:8080\n" in shown
-    )
+    url = "ws://127.0.0.1:8080"
+    assert f"  {our_command()} binary --server-id demo --url {url} --echo\n" in shown
+    assert f"  {our_command()} phone --server-id demo --url {url}\n" in shown
+
+
+def test_our_command_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name, by a path from here, by a path from the root, or by the module."""
+    script = tmp_path / "bin" / "pyrycode-relay"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert our_command() == "pyrycode-relay"
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("sys.executable", str(script.parent / "python"))
+    monkeypatch.chdir(tmp_path)
+    assert our_command() == "bin/pyrycode-relay"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert our_command() == str(script)
+    script.unlink()
+    assert our_command() == f"{script.parent / 'python'} -m relay_app"
 
 
 @pytest.mark.parametrize(
