@@ -73,7 +73,7 @@ class Gunicorn:
         self.url = f"ws://127.0.0.1:{self.address[1]}"
         self.peers: list[Peer] = []
         fd = self.listener.fileno()
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115  # appends: the offset is shared
         command = command or [
             sys.executable,
             "-m",
