@@ -128,9 +128,14 @@ def _stop(server: Any) -> None:
 def post_fork(server: Any, worker: Any) -> None:
     """Judge again in the new worker, which sees its living siblings.
 
+    A SIGTERM that comes while the worker boots would be taken by the handler it
+    has from the master, and be lost: the master would wait for its whole time
+    limit. So the worker's own is set first.
+
     Raises:
         SystemExit: 3, before anything is served.
     """
+    signal.signal(signal.SIGTERM, worker.handle_exit)
     verdict = _judge(server, tuple(sorted(server.WORKERS)))
     if verdict.level is Level.REFUSE:
         _refuse(verdict)

@@ -37,12 +37,17 @@ NOTIFY_S = 1.0
 class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
     """One worker, and the only one. See the module's docstring."""
 
+    # Made when the worker boots; a signal may come before.
+    _stopping: Event | None = None
+
     server_class = PyWSGIServer
     wsgi_handler = Handler
 
     def init_process(self) -> None:
         """Make the events that signals set, then become a worker."""
-        self._stopping = Event()
+        self._stopping = stopping = Event()
+        if not self.alive:
+            stopping.set()
         super().init_process()
 
     def init_signals(self) -> None:
@@ -60,7 +65,7 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
         for server in servers:
             server.start()
         relay.announce([server.address for server in servers])
-        while self.alive:
+        while self.alive and self._stopping is not None:
             self.notify()
             self._stopping.wait(NOTIFY_S)
         drain = gevent.spawn(relay.hub.drain)
@@ -86,17 +91,20 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
         """Tell the master that this worker lives; drain if there is no master."""
         Worker.notify(self)
         if self.ppid != os.getppid():
-            self.alive = False
+            self._stop()
+
+    def _stop(self) -> None:
+        self.alive = False
+        if self._stopping is not None:
             self._stopping.set()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Take SIGTERM: stop serving, drain."""
-        self.alive = False
-        self._stopping.set()
+        """Take SIGTERM: stop serving, drain. It may come while the worker boots."""
+        self._stop()
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Take SIGQUIT: stop serving, and do not wait for anybody."""
-        self.handle_exit(sig, frame)
+        self._stop()
         self.wsgi.extensions["relay"].hub.hurry()
 
     def handle_abort(self, sig: int, frame: Any) -> None:

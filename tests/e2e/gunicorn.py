@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.peers import Peer, get
 from tests.waiting import DEADLINE_S, UNIT_S, wait_until
@@ -73,7 +73,7 @@ class Gunicorn:
         self.url = f"ws://127.0.0.1:{self.address[1]}"
         self.peers: list[Peer] = []
         fd = self.listener.fileno()
-        self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115  # appends: the offset is shared
+        self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115
         command = command or [
             sys.executable,
             "-m",
@@ -81,22 +81,35 @@ class Gunicorn:
             "-c",
             "gunicorn.conf.py",
         ]
-        self.process = subprocess.Popen(
-            [*command, *args],
+        # The relay has a descriptor of its own: two that share a position would
+        # overwrite what is being read.
+        with open(self._log.name, "ab") as log:
+            self.process = self._start([*command, *args], fd, log, settings, extra, cwd)
+
+    @staticmethod
+    def _start(
+        command: list[str],
+        fd: int,
+        log: IO[bytes],
+        settings: dict[str, Any],
+        extra: dict[str, str] | None,
+        cwd: Path,
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
             env=environment({"LISTEN": f"fd://{fd}", **settings}, extra),
             cwd=cwd,
             pass_fds=[fd],
             stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
+            stdout=log,
+            stderr=log,
             start_new_session=True,
         )
 
     @property
     def output(self) -> str:
         """Everything that was printed so far."""
-        self._log.seek(0)
-        return self._log.read()
+        return Path(self._log.name).read_text()
 
     @property
     def events(self) -> list[dict[str, Any]]:

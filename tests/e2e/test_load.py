@@ -9,7 +9,7 @@ from pathlib import Path
 import gevent
 
 from tests.e2e.gunicorn import Gunicorn, gunicorn
-from tests.peers import Peer, upgrade_request
+from tests.peers import Peer, frame, upgrade_request
 from tests.waiting import UNIT_S, wait_until
 
 PHONES = 16
@@ -38,7 +38,7 @@ def test_20000_frames_each_way_arrive_in_order_to_the_byte() -> None:
 
         def send_up(index: int, phone: Peer) -> None:
             for number in range(each):
-                phone.send(payload(index, number))
+                phone.raw(frame(0x81, payload(index, number).encode()))
 
         def receive_up() -> None:
             """Each phone's frames in its own order, across phones in any."""
@@ -54,7 +54,8 @@ def test_20000_frames_each_way_arrive_in_order_to_the_byte() -> None:
         def send_down() -> None:
             for number in range(each):
                 for index, conn_id in enumerate(conn_ids):
-                    binary.send(prefixes[conn_id] + payload(index, number) + "}")
+                    message = prefixes[conn_id] + payload(index, number) + "}"
+                    binary.raw(frame(0x81, message.encode()))
 
         def receive_down(index: int, phone: Peer) -> None:
             for number in range(each):
@@ -77,6 +78,7 @@ class Idle:
         self.sock = socket.create_connection(relay.address)
         self.sock.sendall(upgrade_request(leg, server_id))
         self.pings = 0
+        self.leaving = False
         self.closed = False
         head = b""
         while b"\r\n\r\n" not in head:
@@ -88,6 +90,8 @@ class Idle:
     def live(self) -> None:
         """Answer each ping until the end of the stream."""
         while data := self.sock.recv(100):
+            if self.leaving:
+                continue  # nothing may be sent behind a close
             for _ in range(data.count(b"\x89\x00")):
                 self.pings += 1
                 self.sock.sendall(b"\x8a\x80\0\0\0\0")
@@ -95,6 +99,7 @@ class Idle:
 
     def leave(self) -> None:
         """Close, ordinarily."""
+        self.leaving = True
         self.sock.sendall(b"\x88\x82\0\0\0\0\x03\xe8")
 
 

@@ -242,7 +242,7 @@ def test_binary_that_does_not_read_pauses_its_phones_and_loses_nothing() -> None
 
         def flood() -> None:
             for n in range(count):
-                phone.send(f'"{n:06d}{"x" * 20000}"')
+                phone.raw(frame(0x81, b'"%06d%s"' % (n, b"x" * 20000)))
 
         writer = gevent.spawn(flood)
         (leg,) = (
