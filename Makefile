@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LINT_RULES := E,F,W,I,B,C4,UP,SIM,RUF,N,D1,PT,RET,TRY2
 # N818: the names of the error tree say what is the case, not that it is an error.
 LINT_IGNORE := E501,RUF001,RUF002,RUF003,RUF012,D104,D105,D107,N812,N818,PT017,PT018
-LINT_IN_TESTS := tests/*:D102,PT012,B023
+LINT_IN_TESTS := tests/*:D102,tests/*:PT012,tests/*:B023
 LINT_PATHS := relay_app tests benchmarks gunicorn.conf.py
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

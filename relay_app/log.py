@@ -10,9 +10,11 @@ them escaped.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
+import json
 import logging
 import secrets
 import sys
@@ -103,7 +105,20 @@ def _write(sink: _Sink, level: int, name: str, fields: dict[str, Any]) -> None:
     else:
         shown = " ".join(f"{key}={_plain(value)}" for key, value in fields.items())
         line = f"{now[11:23]} {word:<7} {name:<22} {shown}".rstrip()
-    print(line, file=sink.stream or sys.stderr, flush=True)
+    # A log that nobody reads any more must not take a connection with it.
+    with contextlib.suppress(OSError, ValueError):
+        print(_printable(line), file=sink.stream or sys.stderr, flush=True)
+
+
+def _printable(line: str) -> str:
+    """Escape what could steer a terminal, beyond the controls that JSON escapes."""
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else _encode_escaped(c) for c in line)
+
+
+def _encode_escaped(char: str) -> str:
+    return json.dumps(char)[1:-1]
 
 
 def _plain(value: object) -> str:

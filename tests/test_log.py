@@ -52,6 +52,31 @@ def test_emit_text_escapes_what_a_peer_sent() -> None:
     assert written.count("\n") == 1 and "\x1b" not in written
 
 
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_emit_escapes_whatever_could_steer_a_terminal(log_format: str) -> None:
+    """C1 controls, bidi marks and line separators too, also above U+FFFF."""
+    name = "a\x9b31m\u202e\u2028ü\U000e0001"
+    event = events.ConnectionOpened(
+        leg="client", conn_id="c", server_id="x", peer="::1", device_name=name
+    )
+    written = line(log_format, event)
+    assert written.rstrip("\n").isprintable()
+    assert r"a\u009b31m\u202e\u2028ü\udb40\udc01" in written
+    if log_format == "json":
+        assert json.loads(written)["device_name"] == name
+
+
+def test_emit_to_a_log_that_nobody_reads_changes_nothing() -> None:
+    """A full disk or a closed pipe must not take a connection with it."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(text)
+
+    log.configure("json", "debug", Gone())
+    log.emit(EVENT)
+
+
 def test_emit_text_rounds_spans() -> None:
     """Three digits are enough for a person."""
     assert "uptime_s=1.235" in line(

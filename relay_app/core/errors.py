@@ -69,12 +69,6 @@ class NoServer(PeerError):
     close = Close.NO_SERVER
 
 
-class ServerIdClaimed(PeerError):
-    """Another live binary holds the server-id; closes 4409."""
-
-    close = Close.SERVER_ID_CLAIMED
-
-
 class TooManyPhones(PeerError):
     """The server-id has its full number of phones; closes 4429."""
 

@@ -107,8 +107,20 @@ class Outbox:
             budget.relieve()
         return True
 
+    def has_room(self, size: int) -> bool:
+        """Tell whether an item of ``size`` bytes fits both bounds, without taking it."""
+        charge = size + ITEM_OVERHEAD_BYTES
+        budget = self._budget
+        return (
+            self.queued_bytes + charge <= self.max_bytes
+            and budget.used_bytes + charge <= budget.limit_bytes
+        )
+
     def force(self, item: bytes) -> None:
-        """Put an item at the end whatever the bound says: for the one close frame."""
+        """Put an item at the end whatever the bounds say: for the one close frame.
+
+        The budget may be passed by that frame, at most 191 bytes a connection.
+        """
         self._items.append(item)
         charge = len(item) + ITEM_OVERHEAD_BYTES
         self.queued_bytes += charge

@@ -96,6 +96,24 @@ class Pool:
         self.connections: set[Connection] = set()
         self._dirty: list[Connection] = []
         self._loop = get_hub().loop
+        self._again: list[Connection] = []
+        self._next_turn = self._loop.timer(0)
+
+    def go_on_next_turn(self, connection: Connection) -> None:
+        """Wake a reader that has more to parse, after everybody else had a turn.
+
+        A callback would run in this same pass of the loop, before it looks at any
+        other socket; a timer of no time runs in the next one.
+        """
+        again = self._again
+        if not again:
+            self._next_turn.start(self._go_on)
+        again.append(connection)
+
+    def _go_on(self) -> None:
+        again, self._again = self._again, []
+        for connection in again:
+            connection._wake_again()
 
     def mark_dirty(self, connection: Connection) -> None:
         """Let ``flush`` write for this connection at the end of the loop's turn."""
@@ -116,7 +134,7 @@ class Pool:
                 connection.cut()
 
     def run_soon(self, callback: Callable[..., Any]) -> None:
-        """Call back in the loop's next turn."""
+        """Call back before the loop looks at its sockets again."""
         self._loop.run_callback(callback)
 
     def _relieve(self) -> None:
@@ -142,6 +160,7 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
+        "_again",
         "_close_sent",
         "_dirty",
         "_fed_rest",
@@ -183,9 +202,12 @@ class Connection:
         now = monotonic()
         config = pool.config
         self.pool = pool
-        self.outbox = Outbox(
-            config.outbox_max_bytes, strict=strict_outbox, budget=pool.budget
-        )
+        # Nothing is dropped to a connection whose feeders pause, so whatever the
+        # setting says, two messages have to fit under its high mark.
+        bound_bytes = config.outbox_max_bytes
+        if not strict_outbox:
+            bound_bytes = max(bound_bytes, 4 * limit_bytes)
+        self.outbox = Outbox(bound_bytes, strict=strict_outbox, budget=pool.budget)
         self.opened_at = now
         self.heard_at = now
         self.frames_in = self.frames_out = self.bytes_in = self.bytes_out = 0
@@ -205,6 +227,7 @@ class Connection:
         self._state = _OPEN
         # Owned by the reader.
         self._fed_rest = False
+        self._again = False
         self._message_since: float | None = None
         self._swallowed_bytes = 0
         # Owned by whoever feeds this connection, and by its flush.
@@ -270,7 +293,7 @@ class Connection:
         wait = get_hub().switch
         self._loop_read.start(getcurrent().switch)
         if early:
-            self._feed(early)
+            self._feed_early(early)
             del early
         receive = self._receive
         while self._state is not _CLOSED:
@@ -297,6 +320,15 @@ class Connection:
             self.bytes_in += size
             self._feed(_BUFFER[:size].tobytes())
 
+    def _feed_early(self, data: bytes) -> None:
+        feeds, parser = self.feeds, self._parser
+        if feeds is not None and feeds.is_choked and parser is not None:
+            parser.keep(data)
+            self._fed_rest = True
+            feeds.hold(self)
+        else:
+            self._feed(data)
+
     def _feed(self, data: bytes) -> None:
         parser = self._parser
         if parser is None:
@@ -304,6 +336,7 @@ class Connection:
             if self._swallowed_bytes > MAX_SWALLOWED_BYTES:
                 self.cut()
             return
+        self._fed_rest = False
         try:
             stopped = self._fed_rest = parser.feed(data)
         except PeerError as fault:
@@ -315,17 +348,23 @@ class Connection:
             self._parser = None
             self.close(Close.INTERNAL_ERROR)
             return
-        if stopped:
-            self.pool.run_soon(self._wake)
+        if stopped and not self._again:
+            self._again = True
+            self.pool.go_on_next_turn(self)
         if parser.is_amid_message:
             # A message that began in this receive has its own time.
             if self._message_since is None or parser.messages != self.frames_in:
-                self._message_since = self.heard_at
-                deadline = self.heard_at + self.pool.config.message_timeout_s
+                # Not heard_at: what was held was received long before it is parsed.
+                self._message_since = now = monotonic()
+                deadline = now + self.pool.config.message_timeout_s
                 self.due_at = min(self.due_at, deadline)
         else:
             self._message_since = None
         self.frames_in = parser.messages
+
+    def _wake_again(self) -> None:
+        self._again = False
+        self._wake()
 
     def _wake(self) -> None:
         """Let the reader look again, from the loop."""
@@ -360,6 +399,8 @@ class Connection:
 
     def hold(self, feeder: Connection) -> None:
         """Stop a feeder's reader until the outbox is at its low mark."""
+        if feeder._held_by is self:
+            return
         feeder._loop_read.stop()
         feeder._held_by = self
         feeder._held_since = monotonic()
@@ -372,6 +413,11 @@ class Connection:
         for feeder in held or ():
             feeder._go_on()
 
+    def _leave_hold(self) -> None:
+        """Take this feeder off the list of the connection that holds it."""
+        if self._held_by is not None and self._held_by._held is not None:
+            self._held_by._held.remove(self)
+
     def _go_on(self) -> None:
         if self._held_by is None or self._state is _CLOSED:
             return
@@ -382,8 +428,9 @@ class Connection:
         if self._message_since is not None:
             self._message_since += now - self._held_since
         self._loop_read.start(self._greenlet.switch)
-        if self._fed_rest:
-            self.pool.run_soon(self._wake)
+        if self._fed_rest and not self._again:
+            self._again = True
+            self.pool.go_on_next_turn(self)
 
     # -- writing ------------------------------------------------------------
 
@@ -479,6 +526,7 @@ class Connection:
             self.pool.mark_dirty(self)
         if self._parser is not None:
             self._parser.handler = _Swallow(self)
+        self._leave_hold()
         self._go_on()
         self._release_held()
         self._run_hook("end of a connection", self._ended, code, dropped)
@@ -533,6 +581,7 @@ class Connection:
             self._loop_write.close()
         self._sock.close()
         self.outbox.clear()
+        self._leave_hold()
         self._held_by = None
         self._release_held()
         self.feeds = None

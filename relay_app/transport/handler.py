@@ -136,6 +136,9 @@ class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]
             self.handle_one_response()
         except OSError:
             linger = False  # the peer is gone: nobody is left to answer
+        except Exception as exc:
+            # gevent would print it with its text, which may quote the peer.
+            log.error("request", exc)
         finally:
             if not self._upgraded:
                 self._hang_up(linger)
@@ -181,7 +184,10 @@ class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]
     def _read_request(self, request: h11.Request) -> None:
         target = request.target.decode("latin-1")
         if not target.startswith("/"):
-            parts = urlsplit(target)
+            try:
+                parts = urlsplit(target)
+            except ValueError:
+                raise HeadFault("400 Bad Request", "malformed request target") from None
             if parts.scheme not in ("http", "https") or not parts.netloc:
                 raise HeadFault("400 Bad Request", "malformed request target")
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -275,8 +281,12 @@ class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]
                 ("Sec-WebSocket-Accept", base64.b64encode(digest).decode("ascii")),
             ],
         )
-        self.write(b"")
-        self._upgraded = True
+        self._upgraded = True  # whatever happens now, no response follows
+        try:
+            self.write(b"")
+        except OSError:
+            self.socket.close()
+            raise
         sock = PlainSocket(fileno=self.socket.detach())
         sock.setblocking(False)
         return sock, self._early

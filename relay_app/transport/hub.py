@@ -10,6 +10,7 @@ one step: no greenlet can come in between.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -227,10 +228,8 @@ class Hub:
         if binary.claim is None:
             self.registry.give_up(binary.server_id, binary)
             return
-        grace_s = self.config.grace_period_s
-        if self.draining:
-            # Its phones are to hear of the drain, not of their binary's end.
-            grace_s = max(grace_s, self.config.drain_s + DRAIN_TAIL_S)
+        # In a drain its phones are to hear of that, so they stay until their turn.
+        grace_s = math.inf if self.draining else self.config.grace_period_s
         self._apply(self.registry.release(binary.claim, binary, monotonic(), grace_s))
 
     def binary_alive(self, binary: BinaryLeg) -> None:
@@ -266,7 +265,8 @@ class Hub:
         Args:
             now: Monotonic seconds.
         """
-        self._apply(self.registry.tick(now))
+        if not self.draining:  # phones in grace are to hear of the drain
+            self._apply(self.registry.tick(now))
         self.limiter.sweep(now)
 
     def _apply(self, effects: list[Effect[BinaryLeg, PhoneLeg]]) -> None:

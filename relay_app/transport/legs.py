@@ -174,7 +174,9 @@ class PhoneLeg(Leg):
             frame: A whole WebSocket frame, or ``None`` for none.
             code: For the close frame.
         """
-        fits = frame is None or self.outbox.offer(frame)
+        fits = frame is None
+        if frame is not None and self.outbox.has_room(len(frame)):
+            fits = self.outbox.offer(frame)
         self.close_with(code, "", drop=not fits)
 
     def on_end(self, code: int) -> None:
@@ -212,17 +214,19 @@ class BinaryLeg(Leg):
         self.claim: PhoneClaim | None = None
 
     def on_message(self, payload: bytes) -> bool:
-        """Unwrap an envelope and deliver it. Never stops the reader, never ends it.
+        """Unwrap an envelope and deliver it. Never ends the connection.
 
         What is malformed, or names a phone that is not this binary's, is logged
         and dropped. A binary without a claim has no phones, so whatever it sends
         while it waits for one names an unknown phone.
+
+        Returns: True after a message that was dropped: others have their turn.
         """
         try:
             received = envelope.decode(payload)
         except MalformedEnvelope as fault:
             log.emit(events.FrameDropped(conn_id=self.label, reason=fault.fault))
-            return False
+            return True  # one warning a turn: it costs more than a frame
         conn_id = received.conn_id
         if not conn_id:
             log.emit(events.WakeIgnored(conn_id=self.label))
@@ -231,7 +235,7 @@ class BinaryLeg(Leg):
         phone = claim.phones.get(conn_id) if claim is not None else None
         if phone is None:
             log.emit(events.FrameDropped(conn_id=self.label, reason="unknown conn_id"))
-            return False
+            return True
         frame = received.frame
         if not received.close_code:
             phone.send(b"".join((text_head(len(frame)), frame)))

@@ -5,7 +5,7 @@ thirty times the processor time. The sweep looks at each connection's ``due_at``
 only, which is a comparison for all but a few.
 
 When the sweep itself comes late (the process was stopped, or the machine slept)
-nothing is judged in that round: what the peers have sent meanwhile still waits in
+nothing is judged in that one round: what the peers have sent meanwhile still waits in
 the kernel, and the readers have to see it first.
 """
 
@@ -67,11 +67,14 @@ class Sweeper:
             self._greenlet = None
 
     def _run(self) -> None:
+        skipped = False
         while True:
             expected = monotonic() + self._period_s
             gevent.sleep(self._period_s)
             now = monotonic()
-            if now - expected < LATE_S:
+            # Never twice running: a loop that is always late still has deadlines.
+            skipped = now - expected >= LATE_S and not skipped
+            if not skipped:
                 self.sweep(now)
 
     def sweep(self, now: float) -> None:

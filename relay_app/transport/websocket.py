@@ -47,7 +47,7 @@ MAX_FRAGMENTS = 4096
 message could be made of endless empty ones."""
 
 MESSAGES_PER_FEED = 512
-"""Frames that are handled before others get their turn: about a millisecond."""
+"""Frames that are handled before others get their turn: one to two milliseconds."""
 
 
 class Handler(Protocol):
@@ -63,7 +63,10 @@ class Handler(Protocol):
         """Take a pong, asked for or not."""
 
     def on_close(self, code: int) -> None:
-        """Take the peer's close; 1005 for an empty one. Nothing follows it."""
+        """Take the peer's close; 1005 for an empty one.
+
+        A peer may break the rules and send more: replace the handler.
+        """
 
 
 class FrameParser:
@@ -105,10 +108,9 @@ class FrameParser:
         """Whether a frame or a fragmented message has begun and is not complete."""
         return bool(self._rest) or self._body is not None or self._fragments is not None
 
-    @property
-    def missing_bytes(self) -> int:
-        """How much of the current frame's payload is still to come; 0 for unknown."""
-        return self._length - len(self._body) if self._body is not None else 0
+    def keep(self, data: bytes) -> None:
+        """Keep the first bytes of the stream for a later ``feed`` of nothing."""
+        self._rest = data
 
     def feed(self, data: bytes) -> bool:
         """Parse what has arrived.

@@ -186,7 +186,7 @@ def _check_websocket(fields: Fields, has_body: bool) -> str:
 
 def _for_the_log(value: str) -> str:
     """Read a free text as UTF-8, which is what real peers send."""
-    return value.encode("latin-1").decode("utf-8", "backslashreplace")
+    return value.encode("latin-1").decode("utf-8", "replace")
 
 
 def _server_id(fields: Fields) -> str:

@@ -28,6 +28,11 @@ def _hub() -> Hub:
     return hub
 
 
+def _unsent() -> Response:
+    """Make what a view returns behind an upgrade: the socket is not the server's any more."""
+    return Response(status=200)
+
+
 def _text(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     response = Response(detail + "\n", status, content_type="text/plain; charset=utf-8")
     response.headers.update(headers or {})
@@ -76,7 +81,10 @@ def _upgrade(
     taken = False
     try:
         credentials = check(fields, environ["relay.has_body"])
-        sock, early = accept(credentials.key)
+        try:
+            sock, early = accept(credentials.key)
+        except OSError:
+            return _unsent()  # the peer went away: an ordinary event
         taken = True
     finally:
         if not taken:
@@ -92,7 +100,7 @@ def _upgrade(
             device_name=credentials.device_name,
         ),
     )
-    return Response(status=200)  # never sent: the socket is not the server's any more
+    return _unsent()
 
 
 def binary() -> Response:

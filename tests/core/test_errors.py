@@ -10,7 +10,6 @@ from relay_app.core.close_codes import Close
     ("error", "close"),
     [
         (errors.NoServer, Close.NO_SERVER),
-        (errors.ServerIdClaimed, Close.SERVER_ID_CLAIMED),
         (errors.TooManyPhones, Close.TOO_MANY_PHONES),
         (errors.ProtocolError, Close.PROTOCOL_ERROR),
         (errors.BadPayload, Close.BAD_PAYLOAD),

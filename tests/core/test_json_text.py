@@ -112,6 +112,16 @@ def test_members_cuts_values_out_verbatim() -> None:
     assert json_text.members(b"{ }", 9) == {}
 
 
+def test_members_of_too_many_is_refused() -> None:
+    """The slow way is for texts of a size that a person would write."""
+    many = b",".join(b'"%d":0' % n for n in range(json_text.MAX_MEMBERS))
+    assert len(json_text.members(b"{%s}" % many[: many.rindex(b",")], 9)) == (
+        json_text.MAX_MEMBERS - 1
+    )
+    with pytest.raises(NotJson):
+        json_text.members(b"{%s}" % many, 9)
+
+
 @pytest.mark.parametrize("text", [b"[]", b"1", b"", b"{", b'{"a":[[[1]]]}'])
 def test_members_of_no_object_is_refused(text: bytes) -> None:
     """Only an object of at most the given depth has members."""

@@ -248,6 +248,40 @@ def test_protocol_fault_swallows_no_more_than_its_bound(
         wait_until(lambda: echo.gone)
 
 
+def test_fault_behind_a_stop_ends_as_any_other() -> None:
+    """The fault stands in what was kept for another turn; the end is still seen."""
+    with bench(close_timeout_s=300) as b:
+        echo, end = b.connect(strict=False)
+        end.sendall(frame(0x8A, b"") * 600 + frame(0xC1, b"x"))
+        assert read_close(end) == (1002, "protocol error")
+        assert echo.pongs == 600
+        end.close()
+        wait_until(lambda: echo.gone)
+
+
+def test_flooder_leaves_others_their_turn() -> None:
+    """Between two feeds of a flooder's one receive, the loop looks at the others."""
+    seen: list[int] = []
+
+    class Flooded(Echo):
+        __slots__ = ()
+
+        def _feed(self, data: bytes) -> None:
+            if not seen:
+                far.send(frame(0x81, b"x"))  # arrives while the flood is handled
+            seen.append(other.frames_in)
+            super()._feed(data)
+
+    with bench() as b:
+        other, far = b.connect()
+        flooded, end = b.connect(Flooded)
+        end.sendall(frame(0x8A, b"") * 8000)
+        wait_until(lambda: flooded.pongs == 8000)
+        assert read(far, 3) == b"\x81\x01x"
+    assert len(seen) >= 8000 // 512
+    assert 1 in seen[:4]
+
+
 def test_bug_in_a_handler_closes_1011_and_says_nothing_of_the_payload(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

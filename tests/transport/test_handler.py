@@ -158,7 +158,9 @@ def test_target_in_origin_or_absolute_form(target: str) -> None:
         assert get(relay.address, target)[0] == 200
 
 
-@pytest.mark.parametrize("target", ["*", "livez", "ftp://x/livez", "http:///livez"])
+@pytest.mark.parametrize(
+    "target", ["*", "livez", "ftp://x/livez", "http:///livez", "http://[zz]/"]
+)
 def test_target_in_another_form_is_refused(target: str) -> None:
     """Everything else is 400."""
     with local_relay() as relay:
@@ -194,24 +196,45 @@ def test_accept_answers_as_rfc_6455_says_and_hands_early_frames_on() -> None:
             assert binary.recv_json()["frame"] == "early"
 
 
-def test_accept_that_fails_gives_the_place_back(
-    capsys: pytest.CaptureFixture[str],
+def test_peer_that_goes_before_its_101_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A peer that is gone before the 101 holds nothing."""
+    """An ordinary event: the place is given back, nothing is logged or answered."""
 
-    def broken(self: handler.Handler, key: str) -> handler.Accepted:
+    def gone(self: handler.Handler, data: bytes) -> None:
         raise ConnectionResetError
 
-    original = handler.Handler._accept
-    handler.Handler._accept = broken  # type: ignore[method-assign]
-    try:
-        with local_relay() as relay:
-            status, _, _ = ask(relay.address, upgrade_request("server", "id"))
-            assert status == 500
-            wait_until(lambda: not relay.hub.gate.taken)
-    finally:
-        handler.Handler._accept = original  # type: ignore[method-assign]
-    assert "internal.error" in capsys.readouterr().err
+    with local_relay() as relay:
+        with monkeypatch.context() as patched:
+            patched.setattr(handler.Handler, "write", gone)
+            with socket.create_connection(relay.address, timeout=20) as sock:
+                sock.sendall(upgrade_request("server", "id"))
+                assert sock.recv(100) == b""
+        wait_until(lambda: not relay.hub.gate.taken)
+        assert len(relay.hub.registry) == 0
+        printed = capsys.readouterr()
+    assert "error" not in printed.err
+    assert "Traceback" not in printed.err + printed.out
+
+
+def test_bug_in_the_handler_is_logged_without_its_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """gevent never gets to print a traceback with what a peer sent."""
+
+    def broken(head: bytes) -> None:
+        raise RuntimeError(head)
+
+    monkeypatch.setattr(handler, "parse_head", broken)
+    with (
+        local_relay() as relay,
+        socket.create_connection(relay.address, timeout=20) as sock,
+    ):
+        sock.sendall(b"GET /secret HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert sock.recv(100) == b""
+        printed = capsys.readouterr().err
+    assert "RuntimeError" in printed
+    assert "secret" not in printed
 
 
 def test_bug_behind_the_upgrade_is_logged_and_the_socket_not_touched(

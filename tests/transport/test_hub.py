@@ -178,6 +178,26 @@ def test_drain_tells_phones_of_a_binary_that_left_by_itself() -> None:
     relay.stop()
 
 
+def test_drain_tells_phones_in_grace() -> None:
+    """The grace period does not run out while everybody is being closed."""
+    relay = LocalRelay(drain_s=2.0 * UNIT_S, grace_period_s=0.1 * UNIT_S)
+    binary, phone, _ = relay.pair("grace")
+    others = [relay.binary(str(n)) for n in range(3)]
+    for other in others:
+        other.sync()
+    binary.close()
+    wait_until(lambda: relay.hub.registry.binaries == 3)
+    # Make it the last to be closed.
+    claims = relay.hub.registry._claims
+    claims["grace"] = claims.pop("grace")
+    draining = gevent.spawn(relay.hub.drain)
+    assert phone.ending() == (1001, "shutting down")
+    for other in others:
+        assert other.ending() == (1001, "shutting down")
+    draining.get(timeout=20)
+    relay.stop()
+
+
 def test_log_names_a_phone_as_its_binary_does(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

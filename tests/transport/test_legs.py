@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 
 import gevent
@@ -10,7 +11,7 @@ import pytest
 
 from relay_app import log
 from tests.local_relay import LocalRelay, local_relay
-from tests.peers import frame
+from tests.peers import frame, upgrade_request
 from tests.waiting import wait_until
 
 
@@ -236,7 +237,7 @@ def test_phone_that_does_not_read_is_cut_and_siblings_do_not_notice() -> None:
 
 def test_binary_that_does_not_read_pauses_its_phones_and_loses_nothing() -> None:
     """The relay stops reading the phones; everything arrives, in order."""
-    with local_relay(outbox_max_bytes=200_000) as relay:
+    with local_relay(outbox_max_bytes=200_000, max_frame_bytes=30_000) as relay:
         binary, phone, _ = relay.pair()
         count = 400
 
@@ -254,6 +255,51 @@ def test_binary_that_does_not_read_pauses_its_phones_and_loses_nothing() -> None
         for n in range(count):
             assert binary.recv_json()["frame"][:6] == f"{n:06d}"
         writer.join()
+        phone.sync()
+
+
+def test_close_directive_over_the_total_closes_with_its_code() -> None:
+    """The relay's own bound does not change what the binary asked for."""
+    with local_relay() as relay:
+        binary, phone, conn_id = relay.pair()
+        relay.hub.pool.budget.limit_bytes = 2000
+        big = '"' + "x" * 5000 + '"'
+        binary.send(f'{{"conn_id":"{conn_id}","frame":{big},"close_code":4401}}')
+        assert phone.ending() == (4401, "")
+        binary.sync()
+
+
+def test_frame_larger_than_the_outbox_still_reaches_the_binary() -> None:
+    """Nothing is dropped to a binary, whatever the setting; pings and notices neither."""
+    with local_relay(outbox_max_bytes=4096) as relay:
+        binary, phone, _ = relay.pair()
+        value = '"' + "x" * 200_000 + '"'
+        for _ in range(3):
+            phone.send(value)
+        binary.ws.ping("x")
+        for _ in range(3):
+            assert binary.recv_json()["frame"] == value[1:-1]
+        binary.sync()
+
+
+def test_phone_that_joins_a_choked_binary_waits_with_its_early_frames() -> None:
+    """What came with the request head is held like everything else."""
+    with local_relay(outbox_max_bytes=400_000, max_frame_bytes=60_000) as relay:
+        binary, phone, _ = relay.pair()
+        value = frame(0x81, b'"' + b"x" * 50_000 + b'"')
+        flood = gevent.spawn(lambda: [phone.raw(value) for _ in range(200)])
+        held = next(c for c in relay.hub.pool.connections if c.feeds is not None)
+        wait_until(lambda: held._held_by is not None)
+        with socket.create_connection(relay.address, timeout=20) as sock:
+            sock.sendall(upgrade_request("client", "id") + frame(0x81, b'"early"'))
+            assert sock.recv(65536).startswith(b"HTTP/1.1 101")
+            wait_until(lambda: relay.hub.registry.phones == 2)
+            choked = held._held_by
+            assert choked is not None
+            wait_until(lambda: len(choked._held or ()) == 2)
+            frames = [binary.recv_json()["frame"] for _ in range(201)]
+            assert frames.count("early") == 1
+        flood.join()
         phone.sync()
 
 

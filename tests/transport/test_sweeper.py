@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -77,23 +78,23 @@ def test_sweep_survives_bugs(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines == ["sweep", "tick"]
 
 
-def test_sweep_that_comes_late_judges_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a stop of the process the readers have their turn first."""
+def test_sweep_that_comes_late_judges_nobody_but_never_twice_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a stop of the process the readers have one turn first, and only one."""
     ticks: list[float] = []
     swept = make(tick=ticks.append)
     monkeypatch.setattr(sweeper, "LATE_S", -1.0)
-    rounds: list[float] = []
-    original = gevent.sleep
+    rounds: list[int] = []
 
     def counted(seconds: float) -> None:
-        rounds.append(seconds)
-        original(0)
+        rounds.append(len(ticks))
+        gevent.sleep(0)
 
-    monkeypatch.setattr(sweeper.gevent, "sleep", counted)
+    stand_in = SimpleNamespace(sleep=counted, spawn=gevent.spawn)
+    monkeypatch.setattr(sweeper, "gevent", stand_in)
     swept.start()
-    wait_until(lambda: len(rounds) > 3)
-    assert ticks == []
-    monkeypatch.setattr(sweeper, "LATE_S", 1.0)
-    wait_until(lambda: ticks)
+    wait_until(lambda: len(rounds) > 6)
     swept.stop()
     swept.stop()
+    assert rounds[:6] == [0, 0, 1, 1, 2, 2]

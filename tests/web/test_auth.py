@@ -131,7 +131,8 @@ def test_free_text_is_utf8() -> None:
         "Jürgens Handy"
     )
     junk = auth.check_phone(fields(x_pyrycode_device_name="\xff"), False)
-    assert junk.device_name == "\\xff"
+    assert junk.device_name == "\ufffd"
+    auth.check_binary(fields(x_pyrycode_version="\xff" * 128), False)
 
 
 def test_upgrade_with_a_body_is_400() -> None:
