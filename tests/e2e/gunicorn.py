@@ -57,6 +57,8 @@ class Gunicorn:
         args: More words for gunicorn's command line.
         command: What to run instead of gunicorn with the checkout's configuration.
         extra: More of the environment, names in full.
+        measured: What it costs is looked at, so coverage, which keeps data for every
+            greenlet that ever was, stays out of it.
         settings: Settings of ours, names without the prefix.
     """
 
@@ -66,6 +68,7 @@ class Gunicorn:
         command: list[str] | None = None,
         extra: dict[str, str] | None = None,
         cwd: Path = ROOT,
+        measured: bool = False,
         **settings: Any,
     ) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -81,23 +84,22 @@ class Gunicorn:
             "-c",
             "gunicorn.conf.py",
         ]
+        environ = environment({"LISTEN": f"fd://{fd}", **settings}, extra)
+        if measured:
+            for name in [name for name in environ if name.startswith("COVERAGE_")]:
+                del environ[name]
         # The relay has a descriptor of its own: two that share a position would
         # overwrite what is being read.
         with open(self._log.name, "ab") as log:
-            self.process = self._start([*command, *args], fd, log, settings, extra, cwd)
+            self.process = self._start([*command, *args], fd, log, environ, cwd)
 
     @staticmethod
     def _start(
-        command: list[str],
-        fd: int,
-        log: IO[bytes],
-        settings: dict[str, Any],
-        extra: dict[str, str] | None,
-        cwd: Path,
+        command: list[str], fd: int, log: IO[bytes], environ: dict[str, str], cwd: Path
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             command,
-            env=environment({"LISTEN": f"fd://{fd}", **settings}, extra),
+            env=environ,
             cwd=cwd,
             pass_fds=[fd],
             stdin=subprocess.DEVNULL,
