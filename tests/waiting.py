@@ -11,6 +11,9 @@ import gevent
 UNIT_S = float(os.environ.get("RELAY_TEST_UNIT_S", "1.0"))
 """One time unit. Raise it on a machine that is very slow; nothing else depends on speed."""
 
+POLL_S = 0.005
+"""Between two looks at a condition; others run meanwhile."""
+
 DEADLINE_S = 20 * UNIT_S
 
 
@@ -28,4 +31,4 @@ def wait_until(
     while not condition():
         if monotonic() > ends_at:
             raise AssertionError(said())
-        gevent.sleep(0.005)
+        gevent.sleep(POLL_S)

@@ -17,7 +17,7 @@ import socket
 from _socket import socket as PlainSocket
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -46,6 +46,8 @@ from relay_app.transport.websocket import PING_FRAME, text_head
 
 registry: Registry[BinaryLeg, PhoneLeg] = Registry()
 """Server-id → claim → connections. The only one in this process."""
+
+AnyLeg = TypeVar("AnyLeg", bound=Leg)
 
 PHONE_SEND_BUFFER_BYTES = 131072
 """``SO_SNDBUF`` of a phone (Linux doubles it): what a phone that does not read holds
@@ -145,14 +147,7 @@ class Hub:
             peer: Who it is.
         """
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PHONE_SEND_BUFFER_BYTES)
-        phone = PhoneLeg(
-            sock,
-            self.pool,
-            desk=self,
-            server_id=peer.server_id,
-            source=peer.source,
-            suffix=random_suffix(),
-        )
+        phone = self._make(PhoneLeg, sock, self.config.max_frame_bytes, peer)
         phone.start(early)
         refusal: Close | None = Close.SHUTTING_DOWN if self.draining else None
         if refusal is None:
@@ -178,14 +173,7 @@ class Hub:
             early: Bytes that came with the request head.
             peer: Who it is.
         """
-        binary = BinaryLeg(
-            sock,
-            self.pool,
-            desk=self,
-            server_id=peer.server_id,
-            source=peer.source,
-            suffix=random_suffix(),
-        )
+        binary = self._make(BinaryLeg, sock, self.config.max_binary_frame_bytes, peer)
         binary.start(early)
         self._log_opened(binary, peer)
         if self.draining:
@@ -195,6 +183,19 @@ class Hub:
             self.registry.claim(
                 peer.server_id, binary, monotonic(), self.config.conflict_probe_s
             )
+        )
+
+    def _make(
+        self, kind: type[AnyLeg], sock: PlainSocket, limit_bytes: int, peer: Peer
+    ) -> AnyLeg:
+        return kind(
+            sock,
+            self.pool,
+            limit_bytes,
+            desk=self,
+            server_id=peer.server_id,
+            source=peer.source,
+            suffix=random_suffix(),
         )
 
     def _log_opened(self, leg: Leg, peer: Peer) -> None:

@@ -11,7 +11,7 @@ Everything that happens once per connection goes through ``Desk``, which the hub
 from __future__ import annotations
 
 from _socket import socket as PlainSocket
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from relay_app import log
 from relay_app.core import envelope, events
@@ -46,14 +46,18 @@ class Leg(Connection):
 
     Args:
         desk: The hub.
-        label: The conn_id as the log may show it.
-        short_server_id: The server-id as the log may show it.
+        server_id: As its header had it.
         source: What admission counted the connection under.
+        suffix: The random end of its conn_id in the log.
+
+    ``label`` and ``short_server_id`` are what the log may show of its conn_id and of
+    its server-id.
     """
 
-    __slots__ = ("_desk", "label", "server_id", "short_server_id", "source")
+    __slots__ = ("_desk", "claim", "label", "server_id", "short_server_id", "source")
 
-    name = "?"
+    name: ClassVar[str]
+    strict_outbox: ClassVar[bool]
 
     def __init__(
         self,
@@ -61,18 +65,18 @@ class Leg(Connection):
         pool: Pool,
         limit_bytes: int,
         *,
-        strict_outbox: bool,
         desk: Desk,
         server_id: str,
         source: str,
         suffix: str,
     ) -> None:
-        super().__init__(sock, pool, limit_bytes, strict_outbox=strict_outbox)
+        super().__init__(sock, pool, limit_bytes, strict_outbox=self.strict_outbox)
         self._desk = desk
         self.server_id = server_id
         self.source = source
         self.short_server_id = log.short_id(server_id)
         self.label = f"{self.name}-{self.short_server_id}-{suffix}"
+        self.claim: PhoneClaim | None = None
 
     def on_gone(self) -> None:
         """Tell the desk that the socket is closed."""
@@ -95,36 +99,12 @@ PhoneClaim = Claim["BinaryLeg", "PhoneLeg"]
 
 
 class PhoneLeg(Leg):
-    """A phone's connection."""
+    """A phone's connection, without a claim until it is attached to one."""
 
-    __slots__ = ("_frame_prefix", "_wrap_bytes", "claim", "conn_id")
+    __slots__ = ("_frame_prefix", "_wrap_bytes", "conn_id")
 
     name = "client"
-
-    def __init__(
-        self,
-        sock: PlainSocket,
-        pool: Pool,
-        *,
-        desk: Desk,
-        server_id: str,
-        source: str,
-        suffix: str,
-    ) -> None:
-        super().__init__(
-            sock,
-            pool,
-            pool.config.max_frame_bytes,
-            strict_outbox=True,
-            desk=desk,
-            server_id=server_id,
-            source=source,
-            suffix=suffix,
-        )
-        self.claim: PhoneClaim | None = None
-        self.conn_id = ""
-        self._frame_prefix = b""
-        self._wrap_bytes = 0
+    strict_outbox = True
 
     def attach(self, claim: PhoneClaim, conn_id: str) -> None:
         """Join a claim under a conn_id; everything per frame is made ready here."""
@@ -187,31 +167,10 @@ class PhoneLeg(Leg):
 class BinaryLeg(Leg):
     """A binary's connection: pending until it has a claim."""
 
-    __slots__ = ("claim",)
+    __slots__ = ()
 
     name = "server"
-
-    def __init__(
-        self,
-        sock: PlainSocket,
-        pool: Pool,
-        *,
-        desk: Desk,
-        server_id: str,
-        source: str,
-        suffix: str,
-    ) -> None:
-        super().__init__(
-            sock,
-            pool,
-            pool.config.max_binary_frame_bytes,
-            strict_outbox=False,
-            desk=desk,
-            server_id=server_id,
-            source=source,
-            suffix=suffix,
-        )
-        self.claim: PhoneClaim | None = None
+    strict_outbox = False
 
     def on_message(self, payload: bytes) -> bool:
         """Unwrap an envelope and deliver it. Never ends the connection.
