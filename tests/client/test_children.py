@@ -155,7 +155,7 @@ def test_child_that_cannot_start(relay: Relay, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_children_end_with_the_binary(relay: Relay, number: int) -> None:
     """Those that end by themselves, and those that do not."""
-    with binary(relay, *python(PID + "import time; time.sleep(600)")) as held:
+    with binary(relay, *python(PID + "import signal; signal.pause()")) as held:
         peer = Peer.dial(relay.url, "client", "s1")
         peer.send("1")
         pid = int(peer.recv())

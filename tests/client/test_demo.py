@@ -14,7 +14,7 @@ from tests.client.commands import Command, Terminal, run
 from tests.waiting import wait_until
 
 FAKE = """
-import http, logging, os, socket, sys, time
+import http, logging, os, socket, sys, threading, time
 from websockets.sync.server import serve
 logging.disable()  # what it does wrong, it does on purpose
 mode = sys.argv[1]
@@ -202,7 +202,9 @@ def test_demo_that_is_interrupted_ends_its_relay(tmp_path: Path) -> None:
     """Also one that does not want to end."""
     fake, pid_file = tmp_path / "fake.py", tmp_path / "pid"
     fake.write_text(
-        FAKE.replace('if request.path == "/readyz":', "time.sleep(60)\n    if 0:")
+        FAKE.replace(
+            'if request.path == "/readyz":', "threading.Event().wait()\n    if 0:"
+        )
     )
     words = (
         sys.executable,
