@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from flask import Flask
+from flask import Flask, Response
 
-from relay_app import log
+from relay_app import facts, lock, log
 from relay_app.banner import banner
-from relay_app.core import events, guard
+from relay_app.core import events, guard, platforms
 from relay_app.core.config import Config
-from relay_app.core.errors import InstanceRefused
-from relay_app.core.guard import Facts, Level
+from relay_app.core.errors import ConfigError, InstanceRefused
+from relay_app.core.guard import Facts, Level, LockState, Verdict
 from relay_app.process import raise_file_limit
 from relay_app.transport.hub import Hub
 from relay_app.version import version
@@ -31,7 +32,7 @@ what the frame path makes is freed by its reference counts."""
 
 
 class Relay:
-    """What hangs on the application: the hub, and how it presents itself.
+    """What hangs on the application: the hub, its right to serve, how it presents itself.
 
     Args:
         config: The settings as they were asked for.
@@ -41,6 +42,85 @@ class Relay:
     def __init__(self, config: Config, hub: Hub) -> None:
         self.config = config
         self.hub = hub
+        self._served_by = 0
+        self._refused_in = 0
+
+    def claim(self, workers: int | None = None) -> None:
+        """Make sure that this process, and no other one, serves with this registry.
+
+        Args:
+            workers: The server's own count, where it is known.
+
+        Raises:
+            InstanceRefused: Another process serves, or is going to.
+        """
+        held = lock.held()
+        siblings: tuple[int, ...] = ()
+        if held is not None:
+            # Who was refused before does not hold up a request again.
+            waits = self._refused_in != os.getpid()
+            report = held.claim(lock.RETRY_S if waits else 0.0)
+            if report.state is LockState.THEIRS:
+                pid = report.holder.pid if report.holder else None
+                siblings = (pid or 0,)
+        verdict = guard.judge(
+            Facts(
+                environ=os.environ,
+                config=self.config,
+                workers=workers,
+                workers_from="the server's own configuration",
+                siblings=siblings,
+            )
+        )
+        mine = [f for f in verdict.refused if f.code in ("SI-101", "SI-104")]
+        if mine:
+            refused = Verdict(tuple(mine))
+            raise InstanceRefused(refused.message(), refused.codes)
+        self._served_by = os.getpid()
+
+    def only_here(self) -> Response | None:
+        """Answer 503 instead of a view's answer in a process that may not serve.
+
+        The relay's own worker has made its claim before it listens. A server that loads
+        the application first and forks then has several processes with a registry each.
+        """
+        if self._served_by == os.getpid():
+            return None
+        try:
+            self.claim()
+        except InstanceRefused as fault:
+            if self._refused_in != os.getpid():
+                self._refused_in = os.getpid()
+                log.emit(events.InstanceRefused(fault.codes[0], str(fault)))
+            return Response(
+                "another process of this server has the registry; run one worker\n",
+                503,
+                content_type="text/plain; charset=utf-8",
+            )
+        self._say_findings()
+        return None
+
+    def _say_findings(self) -> None:
+        for sentence in self.config.unknown:
+            log.emit(events.SettingUnknown(detail=sentence))
+        here = platforms.detect(os.environ)
+        if here is not None:
+            log.emit(
+                events.InstancePlatform(
+                    platform=here.name,
+                    instance=_plain(here.instance),
+                    revision=_plain(here.revision),
+                )
+            )
+        for finding in self.hub.verdict.findings:
+            kind = (
+                events.GuardFinding
+                if finding.level is Level.FINE
+                else events.GuardWarning
+            )
+            log.emit(
+                kind(code=finding.code, verdict=finding.level.name, detail=finding.seen)
+            )
 
     def announce(self, addresses: Sequence[Any]) -> None:
         """Say that the relay is ready, in the log, and to a person who looks on.
@@ -52,20 +132,10 @@ class Relay:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         listen = [_address(address) for address in addresses]
-        for sentence in self.config.unknown:
-            log.emit(events.SettingUnknown(detail=sentence))
+        self._say_findings()
         allowed = self.hub.config.max_connections
         if allowed < self.config.max_connections:
             log.emit(events.SettingReduced(max_connections=allowed))
-        for finding in self.hub.verdict.findings:
-            kind = (
-                events.GuardFinding
-                if finding.level is Level.FINE
-                else events.GuardWarning
-            )
-            log.emit(
-                kind(code=finding.code, verdict=finding.level.name, detail=finding.seen)
-            )
         log.emit(
             events.ServerStarted(
                 listen=", ".join(listen),
@@ -89,25 +159,45 @@ def _address(address: Any) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _plain(variable: str) -> str | None:
+    """Give what a platform calls something, if it looks like a name."""
+    value = os.environ.get(variable, "") if variable else ""
+    return value if re.fullmatch(r"[A-Za-z0-9][\w.:/@+-]{0,127}", value) else None
+
+
 def create_app(config: Config | None = None) -> Flask:
     """Make the application.
 
     Args:
-        config: The settings; ``None`` reads them from the environment.
+        config: The settings; ``None``, for a server that calls this, reads them from
+            the environment.
 
     Raises:
         ConfigError: A setting cannot be used.
-        InstanceRefused: The guard says no; inside gunicorn the start ends with 3.
+        InstanceRefused: The guard says no.
+        SystemExit: Either of them for a server: 3 in gunicorn, which stops on it, else
+            78. The message is on standard error.
     """
-    if config is None:
-        config = Config.from_environ(os.environ)
+    if config is not None:
+        return _make(config)
+    try:
+        return _make(Config.from_environ(os.environ))
+    except (ConfigError, InstanceRefused) as fault:
+        print(fault, file=sys.stderr, flush=True)
+        in_gunicorn = "gunicorn.arbiter" in sys.modules
+        sys.exit(guard.EXIT_REFUSED_IN_GUNICORN if in_gunicorn else guard.EXIT_REFUSED)
+
+
+def _make(config: Config) -> Flask:
     log.configure(config.log_format, config.log_level)
-    verdict = guard.judge(Facts(environ=os.environ, config=config, workers=1))
+    verdict = guard.judge(facts.gather(config, os.environ, workers=1))
     if verdict.level is Level.REFUSE:
         raise InstanceRefused(verdict.message(), verdict.codes)
     fitted, _ = config.within_file_limit(raise_file_limit())
     app = Flask("relay_app", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the contract has an order
-    app.extensions["relay"] = Relay(config, Hub(fitted, verdict, version()))
+    relay = Relay(config, Hub(fitted, verdict, version()))
+    app.extensions["relay"] = relay
+    app.before_request(relay.only_here)
     app.register_blueprint(blueprint)
     return app

@@ -11,7 +11,6 @@ top what only another command needs, and nothing at all is patched by gevent.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import random
@@ -19,24 +18,21 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import click
 
-from relay_app.core import guard
-from relay_app.core.config import PREFIX, SETTINGS, Config
+from relay_app import env_file, facts, preflight, report
+from relay_app.core import guard, platforms
+from relay_app.core.config import PREFIX, Config
 from relay_app.core.errors import ConfigError
-from relay_app.core.guard import Facts, Level, Verdict
+from relay_app.core.guard import Level
+from relay_app.core.guard_codes import CODES
+from relay_app.core.platforms import PLATFORMS
+from relay_app.env_file import EnvFile
 from relay_app.version import version
 from relay_app.web.auth import MAX_DEVICE_NAME_BYTES, MAX_TOKEN_BYTES, server_id_fault
-
-if TYPE_CHECKING:
-    from gunicorn.app.wsgiapp import WSGIApplication
-
-GUNICORN_CONFIG = "python:relay_app.gunicorn_conf"
-
-_COLOURS = {Level.FINE: "green", Level.WARN: "yellow", Level.REFUSE: "red"}
 
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
 
@@ -124,39 +120,6 @@ def main(ctx: click.Context) -> None:
 # serve and check
 
 
-def _gunicorn() -> WSGIApplication:
-    """Make gunicorn's application as if ``gunicorn -c`` with our configuration was typed.
-
-    Returns: With the effective configuration: file, GUNICORN_CMD_ARGS, flags merged.
-
-    Raises:
-        ConfigError: gunicorn would fall over a variable of its own.
-        SystemExit: gunicorn cannot use what it was given; it has said why.
-    """
-    try:
-        if int(os.environ.get("WEB_CONCURRENCY", "1")) < 0:
-            raise ValueError
-    except ValueError:
-        raise ConfigError(
-            ["WEB_CONCURRENCY: must be a whole number, or not set at all"]
-        ) from None
-    from gunicorn.app.wsgiapp import WSGIApplication
-
-    sys.argv = [sys.argv[0], "-c", GUNICORN_CONFIG]
-    return WSGIApplication(prog="pyrycode-relay serve")
-
-
-def _judge(config: Config, workers: int) -> Verdict:
-    return guard.judge(
-        Facts(
-            environ=os.environ,
-            config=config,
-            workers=workers,
-            workers_from=guard.workers_from((), os.environ),
-        )
-    )
-
-
 def _check_listen(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> str | None:
@@ -195,126 +158,121 @@ def serve(listen: str | None) -> None:
         os.environ[PREFIX + "LISTEN"] = listen
     try:
         config = Config.from_environ(os.environ)
-        application = _gunicorn()
+        application = preflight.gunicorn()
     except ConfigError as fault:
         _say(str(fault))
         sys.exit(guard.EXIT_REFUSED)
-    verdict = _judge(config, application.cfg.workers)
+    # Taken here, the lock of this relay stays with this process, gunicorn's master.
+    verdict = guard.judge(
+        facts.gather(
+            config,
+            os.environ,
+            workers=application.cfg.workers,
+            workers_from=guard.workers_from((), os.environ),
+            addresses=application.cfg.address,
+        )
+    )
     if verdict.level is Level.REFUSE:
         _say(verdict.message())
         sys.exit(guard.EXIT_REFUSED)
     application.run()
 
 
+_PLATFORM_NAMES = [row.name for row in PLATFORMS]
+
+
+def _read_env_file(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> EnvFile | None:
+    if value is None:
+        return None
+    try:
+        return env_file.read(value)
+    except env_file.Unreadable as fault:
+        raise click.BadParameter(str(fault)) from None
+
+
+def _check_word(words: Sequence[str]) -> Callback:
+    def callback(
+        ctx: click.Context, param: click.Parameter, value: str | None
+    ) -> str | None:
+        if value is None:
+            return None
+        for word in words:
+            if value.casefold() == word.casefold():
+                return word
+        raise click.BadParameter(f"must be one of {', '.join(words)}")
+
+    return callback
+
+
 @main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
+    "--env-file",
+    "file",
+    metavar="FILE",
+    callback=_read_env_file,
+    help="Judge the environment in a .env file or in the output of env or env -0, and "
+    "nothing else; - is standard input.",
 )
-def check(as_json: bool) -> None:
+@click.option(
+    "--platform",
+    "platform_name",
+    metavar="NAME",
+    callback=_check_word(_PLATFORM_NAMES),
+    help="Judge as if deployed there: "
+    f"{', '.join(_PLATFORM_NAMES)}. What it sets is added where it is absent.",
+)
+@click.option(
+    "--explain",
+    metavar="CODE",
+    callback=_check_word(list(CODES)),
+    help="Explain one code of the guard instead, for example SI-401.",
+)
+def check(
+    as_json: bool,
+    file: EnvFile | None,
+    platform_name: str | None,
+    explain: str | None,
+) -> None:
     """Judge settings and single-instance guard; start nothing.
 
     Exits with 0 when the relay would start, with 78 when it would refuse. Values of
-    variables are never shown.
+    variables are never shown. With --env-file or --platform only variables are
+    judged, and this host is not looked at.
 
     \b
-    Example:
+    Examples:
       PYRYCODE_RELAY_PRODUCTION=1 pyrycode-relay check
+      env -0 | pyrycode-relay check --env-file - --platform fly
+      pyrycode-relay check --explain SI-401
     """
-    faults: tuple[str, ...] = ()
-    verdict = Verdict(())
-    config = Config()
-    try:
-        config = Config.from_environ(os.environ)
-        quoted = io.StringIO()  # gunicorn would quote what it was given
-        with contextlib.redirect_stdout(quoted), contextlib.redirect_stderr(quoted):
-            workers = _gunicorn().cfg.workers
-        verdict = _judge(config, workers)
-    except ConfigError as fault:
-        faults = fault.faults
-    except SystemExit:
-        faults = ("GUNICORN_CMD_ARGS: must be flags that gunicorn accepts",)
-    level = Level.REFUSE if faults else verdict.level
-    exit_code = guard.EXIT_REFUSED if level is Level.REFUSE else 0
+    environ = dict(os.environ if file is None else file.variables)
+    for line in report.doubts(file) if file is not None else ():
+        _say(line)
+    if platform_name is not None:
+        row = next(row for row in PLATFORMS if row.name == platform_name)
+        environ = {**dict(row.example), **environ}
+        here = platforms.detect(environ)
+        if here is not row:
+            known_as = here.name if here else "no platform"
+            _say(f"warning: the variables are those of {known_as} all the same")
+    width = shutil.get_terminal_size().columns
+    if explain is not None:
+        code, platform = CODES[explain], platforms.detect(environ)
+        if as_json:
+            click.echo(json.dumps(report.explanation(code, platform), indent=2))
+        else:
+            click.echo("\n".join(report.explanation_lines(code, platform, width)))
+        return
+    elsewhere = file is not None or platform_name is not None
+    judged = preflight.judge(environ, elsewhere)
     if as_json:
-        _print_json(level, verdict, faults, config, exit_code)
+        click.echo(json.dumps(report.as_dict(judged), indent=2))
     else:
-        _print_text(level, verdict, faults, config, exit_code)
-    sys.exit(exit_code)
-
-
-def _print_json(
-    level: Level,
-    verdict: Verdict,
-    faults: tuple[str, ...],
-    config: Config,
-    exit_code: int,
-) -> None:
-    found = [
-        {"code": f.code, "level": f.level.name, "seen": f.seen, "fix": f.fix}
-        for f in verdict.findings
-    ]
-    report = {
-        "verdict": level.name,
-        "codes": verdict.codes,
-        "findings": found,
-        "settings_faults": faults,
-        "unknown": config.unknown,
-        "exit_code": exit_code,
-    }
-    click.echo(json.dumps(report, indent=2))
-
-
-def _print_text(
-    level: Level,
-    verdict: Verdict,
-    faults: tuple[str, ...],
-    config: Config,
-    exit_code: int,
-) -> None:
-    def line(text: str) -> None:
-        click.echo(text, color=_colour())
-
-    word = click.style(level.name, _COLOURS[level], bold=True)
-    does = "refuse to start" if exit_code else "start"
-    line(f"{word}: the relay would {does} here (exit code {exit_code})")
-    line("")
-    line("Single-instance guard")
-    for finding in verdict.findings:
-        shown = click.style(f"{finding.level.name:<8}", _COLOURS[finding.level])
-        line(f"  {finding.code:<8}{shown}{finding.seen}")
-        if finding.fix:
-            line(f"  {'':<16}fix: {finding.fix}")
-    if not verdict.findings:
-        line(
-            "  not judged: see below"
-            if faults
-            else "  nothing found that speaks against serving"
-        )
-    line("")
-    line("Settings")
-    for fault in faults:
-        line(f"  cannot be used: {fault}")
-    for sentence in config.unknown:
-        line(f"  warning: {sentence}")
-    changed = _changed(config)
-    if changed:
-        line(f"  differ from their default: {', '.join(changed)}")
-    elif not faults:
-        line("  all have their default")
-
-
-def _changed(config: Config) -> list[str]:
-    """Name the variables that make a setting differ from its default."""
-    names: dict[str, str] = {}
-    for setting in SETTINGS:
-        is_set = setting.variable in os.environ
-        if is_set and getattr(config, setting.field) != getattr(
-            Config(), setting.field
-        ):
-            names.setdefault(
-                setting.field, setting.variable
-            )  # of PORT and LISTEN the first wins
-    return list(names.values())
+        click.echo("\n".join(report.as_lines(judged, width)), color=_colour())
+    sys.exit(judged.exit_code)
 
 
 # binary, phone and demo

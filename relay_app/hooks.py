@@ -1,14 +1,14 @@
 """gunicorn's hooks: the guard before the port is bound, and one worker for good.
 
 They run in the master, where the standard library is not patched, so they import
-only ``core`` and ``log``. What each hook sees, in gunicorn's order:
+only ``core``, ``log``, and what gathers the guard's facts. What each hook sees, in
+gunicorn's order:
 
 * ``nworkers_changed`` with no old value: before the pid file and the port, after
   file, environment and flags are merged. A refusal here ends the start.
-* ``on_starting``: replaces what the master does on HUP, and on a second signal.
-* ``pre_fork``, ``post_fork``: a worker is about to be made, or has been.
-* ``nworkers_changed`` with an old value: TTIN, TTOU or a reload; the count goes
-  back to one and nothing else happens.
+* ``on_starting``: pins the count of workers, and replaces what the master does on
+  HUP, TTIN, TTOU, WINCH and on a second signal to stop.
+* ``post_fork``: a worker has been made.
 * ``pre_exec``: USR2, in a forked copy of the master, which is ended.
 
 Source: docs/operations.md "The single-instance guard".
@@ -21,11 +21,11 @@ import signal
 import sys
 from typing import Any
 
-from relay_app import log
+from relay_app import facts, lock, log
 from relay_app.core import events, guard
 from relay_app.core.config import Config
 from relay_app.core.errors import ConfigError
-from relay_app.core.guard import Facts, Level, Verdict
+from relay_app.core.guard import Level, Verdict
 
 
 def load_config() -> Config:
@@ -45,12 +45,13 @@ def load_config() -> Config:
 
 def _judge(server: Any, siblings: tuple[int, ...]) -> Verdict:
     return guard.judge(
-        Facts(
-            environ=os.environ,
-            config=Config.from_environ(os.environ),
+        facts.gather(
+            Config.from_environ(os.environ),
+            os.environ,
             workers=server.cfg.workers,
             workers_from=guard.workers_from(sys.argv[1:], os.environ),
             siblings=siblings,
+            addresses=server.cfg.address,
         )
     )
 
@@ -66,7 +67,7 @@ def _refuse(verdict: Verdict) -> None:
 
 
 def nworkers_changed(server: Any, new: int, old: int | None) -> None:
-    """Judge the start; later on, keep the count at one.
+    """Judge the start. Later on the count stays at one, see ``on_starting``.
 
     Raises:
         SystemExit: 3, before anything is bound.
@@ -75,29 +76,67 @@ def nworkers_changed(server: Any, new: int, old: int | None) -> None:
         verdict = _judge(server, ())
         if verdict.level is Level.REFUSE:
             _refuse(verdict)
-        if server.cfg.preload_app:
-            # Imported before the fork, the application would meet the standard
-            # library unpatched. With one worker there is nothing to gain by it.
-            server.cfg.set("preload_app", False)
-            server.log.warning(
-                "preload_app is ignored: the relay is loaded in its worker"
-            )
-    elif new != 1:
-        # The setter calls this hook again, so the attribute behind it is set.
-        server._num_workers = 1
-        log.emit(
-            events.InstanceRefused(
-                code="SI-105",
-                detail=f"asked to change to {new} workers while running; staying at one",
-            )
+        held = lock.held()
+        if held is not None:
+            held.introduce()
+        _neutralise(server)
+
+
+WORKER_CLASS = "relay_app.transport.worker.RelayWorker"
+"""By name, since the master does not import it before gunicorn does."""
+
+_NEUTRALISED = {
+    # Imported before the fork, the application would meet the standard library
+    # unpatched. With one worker there is nothing to gain by it.
+    "preload_app": "the relay is loaded in its worker",
+    "reload": "it would cut every connection when a file changes; restart instead",
+    "reuse_port": "two servers on one port would each have a registry",
+    "max_requests": "a worker that is replaced would cut every connection",
+}
+"""Settings of gunicorn that are set back, and why."""
+
+
+def _neutralise(server: Any) -> None:
+    """Set back what is of no use here and could do harm; say so, once for each."""
+    for name, why in _NEUTRALISED.items():
+        if getattr(server.cfg, name):
+            server.cfg.set(name, server.cfg.settings[name].default)
+            server.log.warning("%s is ignored: %s", name, why)
+    if "RelayWorker" not in (base.__name__ for base in server.worker_class.__mro__):
+        server.cfg.set("worker_class", WORKER_CLASS)
+        server.worker_class = server.cfg.worker_class
+        server.log.warning(
+            "worker_class is ignored: only the relay's own worker takes WebSockets"
         )
 
 
 def on_starting(server: Any) -> None:
-    """Take over what the master does on HUP and on repeated signals."""
+    """Pin the count, and take over what the master does on some signals."""
+    server.__class__ = _with_one_worker(type(server))
     server.handle_hup = lambda: _refuse_reload(server)
+    server.handle_ttin = server.handle_ttou = _refuse_another_count
+    server.handle_winch = lambda: None  # a daemon would stop its worker
     server.handle_int = lambda: _stop(server)
     server.handle_term = lambda: _stop(server)
+
+
+def _with_one_worker(arbiter: type) -> type:
+    """Make a class of the master's in which the count of workers cannot be changed.
+
+    The control socket changes it from a thread of its own, so putting it back would
+    leave a moment in which the master may act on it.
+    """
+    one = property(lambda server: 1, lambda server, value: _refuse_another_count())
+    return type(arbiter.__name__, (arbiter,), {"num_workers": one})
+
+
+def _refuse_another_count() -> None:
+    log.emit(
+        events.InstanceRefused(
+            code="SI-105",
+            detail="asked for another number of workers while running; staying at one",
+        )
+    )
 
 
 def _refuse_reload(server: Any) -> None:

@@ -9,6 +9,7 @@ import gc  # noqa: E402
 import os  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
+import tempfile  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 
 import pytest  # noqa: E402
@@ -17,13 +18,17 @@ from gevent.threadpool import _WorkerGreenlet  # noqa: E402
 from greenlet import greenlet  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from relay_app import log  # noqa: E402
+from relay_app import lock, log  # noqa: E402
 from relay_app.transport import hub  # noqa: E402
 from tests.waiting import wait_until  # noqa: E402
 
 # gevent's loop, child watcher and resolver are made at their first use and stay.
 subprocess.run(["true"], check=True)
 socket.getaddrinfo("localhost", 80)
+
+# The locks of all relays that tests start, so that none of them meets one that is in use.
+LOCKS = tempfile.TemporaryDirectory(prefix="pyrycode-relay-tests-")
+os.environ["RUNTIME_DIRECTORY"] = LOCKS.name
 
 GEVENTS_OWN = (Hub, _WorkerGreenlet)
 """Greenlets of gevent's loops and of its resolver's threads, which end when idle.
@@ -75,6 +80,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         ]
 
     yield
+    lock.release()
     wait_until(lambda: not left(), lambda: f"left behind: {left()}", deadline_s=5.0)
     assert len(hub.registry) == 0, "a claim was left in the process's registry"
     assert hub.registry.phones == 0

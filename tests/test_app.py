@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import sys
 
 import pytest
 
 from relay_app import app as app_module
 from relay_app.app import create_app
 from relay_app.core.config import Config
-from relay_app.core.errors import ConfigError, InstanceRefused
+from relay_app.core.errors import InstanceRefused
 
 
 @pytest.fixture(autouse=True)
@@ -27,16 +29,79 @@ def test_create_app_reads_the_environment_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PYRYCODE_RELAY_MAX_PHONES_PER_SERVER", "3")
     app = create_app()
     assert app.extensions["relay"].hub.config.max_phones_per_server == 3
-    monkeypatch.setenv("PYRYCODE_RELAY_MAX_PHONES_PER_SERVER", "none")
-    with pytest.raises(ConfigError):
-        create_app()
 
 
-def test_create_app_refuses_what_the_guard_refuses() -> None:
-    """Under any server: where gunicorn's hooks did not run, the application says no."""
+def test_create_app_with_a_config_raises_what_is_wrong() -> None:
+    """Whoever embeds it decides what to do about it."""
     with pytest.raises(InstanceRefused) as caught:
         create_app(Config(replicas=2))
     assert caught.value.codes == ("SI-202",)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("PYRYCODE_RELAY_MAX_PHONES_PER_SERVER", "none", "must be phones"),
+        ("PYRYCODE_RELAY_REPLICAS", "2", "[SI-202]"),
+    ],
+)
+def test_create_app_for_a_server_ends_the_process(
+    variable: str,
+    value: str,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Under any server: a message and an exit code, no traceback."""
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setitem(sys.modules, "gunicorn.arbiter", sys)
+    with pytest.raises(SystemExit) as caught:
+        create_app()
+    assert caught.value.code == 3
+    monkeypatch.delitem(sys.modules, "gunicorn.arbiter")
+    with pytest.raises(SystemExit) as caught:
+        create_app()
+    assert caught.value.code == 78
+    assert capsys.readouterr().err.count(text) == 2
+
+
+def test_process_that_does_not_hold_the_registry_answers_503(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A server that forks after it has loaded the application has several registries."""
+    app = create_app(Config())
+    here = app.test_client()
+    assert here.get("/healthz").status_code == 200
+    elsewhere = os.fork()
+    if not elsewhere:
+        os._exit(app.test_client().get("/healthz").status_code == 503)
+    assert os.waitstatus_to_exitcode(os.waitpid(elsewhere, 0)[1]) == 1
+    assert "SI-104" in capfd.readouterr().err
+    assert here.get("/healthz").status_code == 200
+
+
+def test_claim_refuses_a_server_with_two_workers() -> None:
+    """The relay's own worker knows what a foreign configuration says."""
+    relay = create_app(Config()).extensions["relay"]
+    with pytest.raises(InstanceRefused) as caught:
+        relay.claim(2)
+    assert caught.value.codes == ("SI-101",)
+    relay.claim(1)
+
+
+def test_platform_and_its_names_are_logged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two copies in one log can be told apart; what is no name is left out."""
+    monkeypatch.setenv("FLY_APP_NAME", "relay")
+    monkeypatch.setenv("FLY_MACHINE_ID", "e2865013b04986")
+    monkeypatch.setenv("FLY_MACHINE_VERSION", "no name \n at all")
+    config = Config(assert_single_instance=True)
+    create_app(config).extensions["relay"].announce([("127.0.0.1", 80)])
+    records = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    (found,) = [r for r in records if r["event"] == "instance.platform"]
+    assert (found["platform"], found["instance"]) == ("Fly", "e2865013b04986")
+    assert "revision" not in found
 
 
 def test_announce_logs_findings_and_start(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,14 +121,14 @@ def test_announce_logs_findings_and_start(capsys: pytest.CaptureFixture[str]) ->
     records = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(record["level"], record["event"]) for record in records] == [
         ("warning", "setting.unknown"),
-        ("warning", "setting.reduced"),
         ("warning", "instance.finding"),
         ("info", "instance.finding"),
+        ("warning", "setting.reduced"),
         ("info", "server.started"),
     ]
     assert records[-1]["listen"] == "127.0.0.1:80, [::1]:81, unix:/run/x"
     assert records[-1]["guard"] == "WARN"
-    assert records[-1]["max_connections"] == records[1]["max_connections"] < 1_000_000
+    assert records[-1]["max_connections"] == records[3]["max_connections"] < 1_000_000
 
 
 def test_announce_to_a_person_shows_the_banner(

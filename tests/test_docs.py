@@ -16,18 +16,24 @@ from relay_app.cli import main
 from relay_app.core import events
 from relay_app.core.close_codes import Close
 from relay_app.core.config import PREFIX, SETTINGS, Config, Setting
-from relay_app.core.guard import EXIT_REFUSED, EXIT_REFUSED_IN_GUNICORN
-from relay_app.core.platforms import PLATFORMS, Platform
+from relay_app.core.guard import (
+    EXIT_REFUSED,
+    EXIT_REFUSED_IN_GUNICORN,
+    Facts,
+    LockReport,
+    LockState,
+    judge,
+)
+from relay_app.core.guard_codes import CODES, GuardCode
+from relay_app.core.platforms import PLATFORMS, ROWS, Platform
+from relay_app.hooks import _NEUTRALISED
+from relay_app.lock import USUAL_PLACES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 SOURCES = sorted((ROOT / "relay_app").rglob("*.py"))
-GUARD_SOURCES = [
-    ROOT / "relay_app" / "core" / "guard.py",
-    ROOT / "relay_app" / "hooks.py",
-]
 
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -214,23 +220,114 @@ def test_events_that_are_listed_exist() -> None:
 # The guard
 
 
-def test_guard_codes_match() -> None:
-    """Every code in the source is explained, and no other one."""
-    used = set(GUARD_CODE.findall("".join(path.read_text() for path in GUARD_SOURCES)))
-    explained = section("operations.md", "The single-instance guard")
-    assert set(GUARD_CODE.findall(explained)) == used
+@pytest.mark.parametrize("row", CODES.values(), ids=lambda row: row.code)
+def test_guard_code_has_its_row(row: GuardCode) -> None:
+    """What was seen, the verdict and what to do, as ``check --explain`` has them."""
+    listed = row_of(section("operations.md", "Codes"), row.code)
+    assert listed == [row.code, row.signal, row.verdict, row.fix]
+
+
+def test_guard_codes_that_are_named_exist() -> None:
+    """On every page; one is kept free and says so."""
+    named = set(GUARD_CODE.findall("".join(page.read_text() for page in PAGES)))
+    assert named == set(CODES) | {"SI-103"}
+    assert "SI-103 is reserved" in section("operations.md", "Codes")
+
+
+def test_bypass_names_what_it_covers() -> None:
+    """These codes and no other one."""
+    named = set(GUARD_CODE.findall(section("operations.md", "Bypass")))
+    assert named == {row.code for row in CODES.values() if row.bypass}
+
+
+def test_message_is_the_guards() -> None:
+    """The example is what the guard would print."""
+    (heroku,) = (row for row in PLATFORMS if row.name == "Heroku")
+    message = judge(Facts(environ=dict(heroku.example))).message()
+    assert f"```text\n{message}\n```" in section("operations.md", "The message")
+
+
+def test_lock_says_where_it_looks() -> None:
+    """Every place that is tried, in its order, and what each fault is called."""
+    told = section("operations.md", "The lock")
+    places = [f"{PREFIX}STATE_DIR", *(variable for variable, _ in USUAL_PLACES)]
+    found = [told.index(f"`{place}`") for place in places]
+    assert found == sorted(found)
+    for state in (LockState.FORBIDDEN, LockState.UNSUPPORTED, LockState.UNENFORCED):
+        (finding,) = judge(Facts(lock=LockReport(state, "it"))).findings
+        reason = finding.seen.partition(":")[0]
+        assert finding.code == "SI-601"
+        assert all(row_of(told, reason))
+
+
+def test_settings_of_gunicorn_that_are_set_back_are_told() -> None:
+    """Each with what it would do."""
+    told = section("operations.md", "gunicorn's own settings")
+    assert {row[0] for row in rows(told)} == {
+        "setting",
+        "worker_class",
+        *_NEUTRALISED,
+    }
+
+
+# Platforms
+
+
+def shows(platform: Platform) -> str:
+    """How a second copy shows in its environment."""
+    ordinal, count = platform.ordinal, platform.count
+    found = []
+    if ordinal:
+        found.append(f"SI-201: {ordinal.variable} counts from {ordinal.first}")
+    if count:
+        found.append(f"SI-202: {count.variable} above 1")
+    if platform.name == "Kubernetes":
+        found.append("SI-203: a pod of a StatefulSet, by the pod below it")
+    return "; ".join(found) or "nothing"
+
+
+@pytest.mark.parametrize("platform", ROWS, ids=lambda platform: platform.name)
+def test_platform_has_its_section(platform: Platform) -> None:
+    """It begins with all that the table in the code says."""
+    known_by = ", ".join(platform.presence)
+    expected = [
+        ["what", "here"],
+        ["known by", known_by + (", by its form" if platform.shape else "")],
+        ["keep it at one", platform.pin],
+        ["what would break it", platform.scale],
+        ["in a deploy", platform.in_a_deploy],
+        ["a second copy shows", shows(platform)],
+        ["the log's instance", platform.instance or "none"],
+        ["the log's revision", platform.revision or "none"],
+    ]
+    if platform.not_serving:
+        names = ", ".join(variable for variable, _ in platform.not_serving)
+        expected.append(["let through, serving nobody", f"by {names}"])
+    told = section("operations.md", platform.name)
+    assert rows(told) == expected
+    assert len(prose(told).split("\n\n", 2)[2].split()) > 20, "no word about it"
 
 
 @pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform.name)
 def test_platform_has_its_row(platform: Platform) -> None:
-    """How to recognise it, keep it at one, break it, and what its deploys do."""
-    row = row_of(section("operations.md", "Platforms"), platform.name)
-    assert row[1:] == [
-        ", ".join(platform.presence),
-        platform.pin,
-        platform.scale,
-        platform.overlap,
-    ]
+    """The overview leads to the section."""
+    anchor = platform.name.lower().replace(" ", "-")
+    overview = text_of("operations.md").partition("\n## Platforms\n")[2]
+    overview = overview.partition("\n### ")[0]
+    _, second, kept, files = row_of(overview, f"[{platform.name}](#{anchor})")
+    assert second == shows(platform)
+    assert kept == ("yes" if platform.off else "no")
+    assert files == "none" or all((ROOT / f).is_file() for f in files.split(", "))
+
+
+def test_platforms_that_have_a_section_exist() -> None:
+    """A section for something else would be a row that was taken out."""
+    for heading, names in (
+        ("Platforms", [row.name for row in PLATFORMS]),
+        ("Plain hosts", ["systemd", "Compose", "supervisord", "PM2"]),
+    ):
+        told = re.findall(r"^### (.+)$", section("operations.md", heading), re.M)
+        assert told == names
 
 
 @pytest.mark.parametrize("code", [EXIT_REFUSED, EXIT_REFUSED_IN_GUNICORN])

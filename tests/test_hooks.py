@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.gunicorn import Gunicorn, gunicorn
+from tests.peers import get
 from tests.waiting import wait_until
 
 FIRST_LINE = (
@@ -38,6 +42,11 @@ def refused(*args: str, **options: Any) -> tuple[int, str]:
         return code, output
     finally:
         relay.stop()
+
+
+def second_of(first: Gunicorn) -> list[str]:
+    """Make the argument with which a relay would listen where another one does."""
+    return ["-b", f"127.0.0.1:{first.address[1]}"]
 
 
 @pytest.mark.parametrize(
@@ -181,9 +190,137 @@ def test_second_worker_beside_a_living_one_is_refused(tmp_path: Path) -> None:
     conf.write_text(
         "from relay_app.gunicorn_conf import *\n"
         "def when_ready(server):\n"
-        "    server._num_workers = 2\n"
+        "    server.spawn_worker()\n"
+        "    server.spawn_worker()\n"
     )
     with gunicorn(command=[sys.executable, "-m", "gunicorn", "-c", str(conf)]) as relay:
         assert relay.wait() == 3
         assert FIRST_LINE in relay.output
         assert "[SI-104]" in relay.output
+
+
+def test_settings_that_would_replace_the_worker_do_nothing(tmp_path: Path) -> None:
+    """A warning line each; the worker stays, and so does the connection."""
+    loaded = tmp_path / "loaded_by_the_relay.py"
+    loaded.write_text("")
+    conf = tmp_path / "mine.py"
+    conf.write_text(
+        "from relay_app.gunicorn_conf import *\n"
+        "def post_worker_init(worker):\n"
+        "    import loaded_by_the_relay\n"
+    )
+    flags = ["--max-requests", "3", "--reload", "--reuse-port"]
+    with gunicorn(
+        *flags,
+        command=[sys.executable, "-m", "gunicorn", "-c", str(conf)],
+        extra={"PYTHONPATH": str(tmp_path)},
+    ) as relay:
+        relay.ready()
+        binary, phone, _ = relay.pair()
+        before = relay.workers()
+        for _ in range(10):
+            assert get(relay.address, "/healthz")[0] == 200
+        began = relay.health()["uptime_seconds"]
+        loaded.write_text("changed = True\n")
+        warnings = [
+            event["message"].partition(" is ignored: ")[0]
+            for event in relay.named("gunicorn.error")
+            if event["level"] == "warning"
+        ]
+        assert sorted(warnings) == ["max_requests", "reload", "reuse_port"]
+        code, output = refused(*flags, *second_of(relay))
+        assert (code, "[SI-102]" in output) == (3, True)
+        # gunicorn would look at its files once in a second.
+        wait_until(lambda: relay.health()["uptime_seconds"] >= began + 2)
+        assert relay.workers() == before
+        phone.send("1")
+        assert binary.recv_json()["frame"] == 1
+
+
+def test_control_socket_cannot_add_a_worker(tmp_path: Path) -> None:
+    """gunicorn's own command asks for one."""
+    control = tmp_path / "control"
+    conf = tmp_path / "mine.py"
+    conf.write_text(
+        "from relay_app.gunicorn_conf import *\n"
+        "control_socket_disable = False\n"
+        f"control_socket = {str(control)!r}\n"
+    )
+    with gunicorn(command=[sys.executable, "-m", "gunicorn", "-c", str(conf)]) as relay:
+        relay.ready()
+        binary, phone, _ = relay.pair()
+        before = relay.workers()
+        wait_until(control.exists, lambda: relay.output)
+        gunicornc = shutil.which("gunicornc", path=os.path.dirname(sys.executable))
+        assert gunicornc
+        asked = subprocess.run(
+            [gunicornc, "-s", str(control), "-j", "-c", "worker add"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads(asked.stdout)["total"] == 1
+        (event,) = relay.named("instance.refused")
+        assert (event["code"], event["level"]) == ("SI-105", "error")
+        wait_until(lambda: relay.workers() == before)
+        phone.send("1")
+        assert binary.recv_json()["frame"] == 1
+
+
+# A second start
+
+
+def test_second_start_with_the_same_public_host_is_refused(tmp_path: Path) -> None:
+    """On another port, before it is bound; two public hosts are two relays."""
+    settings = {"STATE_DIR": str(tmp_path), "PUBLIC_HOST": "one.test"}
+    with gunicorn(**settings) as first:
+        first.ready()
+        code, output = refused(**settings)
+        assert code == 3
+        lines = output.splitlines()
+        assert len(lines) == 4
+        assert lines[0] == FIRST_LINE
+        holder = f"process {first.process.pid} on {socket.gethostname()}, started "
+        assert holder in lines[1]
+        assert "[SI-102]" in lines[1]
+        serve = [sys.executable, "-m", "relay_app", "serve"]
+        code, output = refused(command=serve, **settings)
+        assert (code, "[SI-102]" in output) == (78, True)
+        assert "Traceback" not in output
+        with gunicorn(**settings | {"PUBLIC_HOST": "two.test"}) as other:
+            other.ready()
+        assert get(first.address, "/readyz")[0] == 200
+
+
+def test_second_start_without_a_state_directory_is_refused() -> None:
+    """An abstract socket stands for the file."""
+    settings = {"PUBLIC_HOST": "one.test"}
+    nowhere = ["env"]
+    for variable in ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "XDG_RUNTIME_DIR"):
+        nowhere += ["-u", variable]
+    command = [*nowhere, sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
+    with gunicorn(command=command, **settings) as first:
+        first.ready()
+        code, output = refused(command=command, **settings)
+        assert (code, "[SI-102]" in output) == (3, True)
+        assert f"process {first.process.pid} on {socket.gethostname()}" in output
+
+
+def test_second_start_waits_for_an_orphan_that_drains() -> None:
+    """Its master was killed; what it left behind counts until it has gone."""
+    spans = {"DRAIN_S": 300, "CLOSE_TIMEOUT_S": 300}
+    with gunicorn(**spans) as first:
+        first.ready()
+        mute = first.binary()
+        mute.sync()
+        first.signal(signal.SIGKILL)
+        first.wait()
+        wait_until(lambda: first.named("server.draining"), lambda: first.output)
+        code, output = refused(*second_of(first))
+        assert (code, "[SI-102]" in output) == (3, True)
+        assert "a worker that it left behind is still draining" in output
+        mute.drop()
+        wait_until(lambda: first.named("server.stopped"), lambda: first.output)
+        with gunicorn(*second_of(first)) as second:
+            wait_until(lambda: second.named("server.started"), lambda: second.output)
+            assert get(first.address, "/readyz")[0] == 200

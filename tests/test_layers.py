@@ -16,6 +16,11 @@ RANKS = {
     "version": 1,
     "process": 1,
     "log": 1,
+    "kernel_lock": 1,
+    "lock": 1,
+    "facts": 1,
+    "env_file": 1,
+    "report": 1,
     "transport": 2,
     "client": 2,
     "web": 3,
@@ -23,6 +28,7 @@ RANKS = {
     "app": 5,
     "hooks": 5,
     "gunicorn_conf": 6,
+    "preflight": 6,
     "cli": 7,
 }
 IMPURE = {
@@ -36,7 +42,13 @@ IMPURE = {
     "websockets",
 }
 LEAVES = {"errors": {"close_codes"}, "close_codes": set()}
-IN_THE_MASTER = {"hooks": {"core", "log"}, "gunicorn_conf": {"hooks", "process"}}
+IN_THE_MASTER = {
+    "hooks": {"core", "facts", "lock", "log"},
+    "facts": {"core", "lock"},
+    "lock": {"core", "kernel_lock"},
+    "kernel_lock": {"core", "version"},
+    "gunicorn_conf": {"hooks", "process"},
+}
 
 
 def name_of(path: Path) -> str:

@@ -136,6 +136,12 @@ def _public_host(text: str) -> str:
     return text.lower()
 
 
+def _directory(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable() or len(text) > 1024:
+        raise ValueError
+    return text
+
+
 def _networks(text: str) -> tuple[Network, ...]:
     parts = [part.strip() for part in text.split(",")] if text.strip() else []
     return tuple(ipaddress.ip_network(part) for part in parts)
@@ -225,6 +231,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(PREFIX + "SINGLE_INSTANCE", "guard_bypass", *_flag("1")),
     Setting(PREFIX + "PRODUCTION", "production", *_flag("1")),
+    Setting(
+        PREFIX + "STATE_DIR",
+        "state_dir",
+        _directory,
+        "the absolute path of a directory, existing or to be made",
+    ),
 )
 
 
@@ -291,6 +303,8 @@ class Config:
     """Turns replica refusals of the guard into loud warnings."""
     production: bool = False
     """The guard requires the assertion wherever it runs."""
+    state_dir: str | None = None
+    """Directory of the lock; ``None`` for the usual place, see docs/configuration.md."""
     unknown: tuple[str, ...] = field(default=(), compare=False)
     """A sentence for each variable with our prefix that is no setting."""
 

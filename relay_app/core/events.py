@@ -101,6 +101,26 @@ class InstanceRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class InstancePlatform(Event):
+    """Where the relay runs, and what the platform calls this copy and this deploy."""
+
+    name: ClassVar[str] = "instance.platform"
+    platform: str
+    instance: str | None
+    revision: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceLock(Event):
+    """The lock of this relay was deleted while it ran."""
+
+    name: ClassVar[str] = "instance.lock"
+    level: ClassVar[int] = logging.ERROR
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionOpened(Event):
     """A WebSocket was opened."""
 

@@ -21,15 +21,14 @@ from dataclasses import dataclass, field, replace
 
 from relay_app.core import platforms
 from relay_app.core.config import Config
+from relay_app.core.guard_codes import CERTAIN
+from relay_app.core.neighbours import Neighbour
 
 EXIT_REFUSED = 78
 """Exit code of our own command for a refusal or unusable settings: EX_CONFIG."""
 
 EXIT_REFUSED_IN_GUNICORN = 3
 """Exit code inside gunicorn: its master stops for good on a worker that exits so."""
-
-CERTAIN = frozenset({"SI-101", "SI-102", "SI-103", "SI-104", "SI-105"})
-"""Codes that the bypass does not cover."""
 
 _FIRST_LINE = (
     "ERROR: multi-instance deploy detected, relay registry is in-memory and cannot "
@@ -71,6 +70,64 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock, as far as that can be told.
+
+    Args:
+        pid: Process that took it; it may have left it to a worker of its own.
+        host: Name of its host.
+        started: When it took the lock, ISO 8601 in UTC; empty for unknown.
+        version: Of the relay; empty for unknown.
+        orphaned: That process has gone, and a worker that it left behind drains.
+    """
+
+    pid: int | None = None
+    host: str = ""
+    started: str = ""
+    version: str = ""
+    orphaned: bool = False
+
+    def __str__(self) -> str:
+        who = f"process {self.pid}" if self.pid else "a process that gave no number"
+        who += f" on {self.host}" if self.host else " on this host"
+        if self.started:
+            who += f", started {self.started}"
+        if self.version:
+            who += f", version {self.version}"
+        if self.orphaned:
+            who += "; it has gone, but a worker that it left behind is still draining"
+        return who
+
+
+class LockState(enum.Enum):
+    """What came of taking the lock."""
+
+    OURS = "held by this relay"
+    THEIRS = "held by another process"
+    FORBIDDEN = "may not be written"
+    UNSUPPORTED = "has no locks"
+    UNENFORCED = "has locks that do not hold"
+
+
+@dataclass(frozen=True, slots=True)
+class LockReport:
+    """What came of taking the lock, and who holds it if another does.
+
+    Args:
+        state: See ``LockState``.
+        place: Where it is, in words without a path: "the state directory".
+        holder: For ``THEIRS``.
+        by_public_host: The relay is known by its public host, so whoever has another
+            lock is another relay.
+    """
+
+    state: LockState
+    place: str = ""
+    holder: Holder | None = None
+    by_public_host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What the guard is told. Whoever gathers it decides nothing.
 
@@ -80,7 +137,11 @@ class Facts:
         workers: The server's effective worker count after file, environment and
             flags are merged; ``None`` where no server is involved.
         workers_from: Where that number comes from, for the message.
-        siblings: Process ids of workers of the same server that are alive.
+        siblings: Process ids of workers of the same server that are alive; 0 for one
+            that is not known.
+        lock: What came of taking the lock; ``None`` where there is none to take.
+        neighbours: The copies below this one that its name points to, and whether each
+            was found.
         serving: False for a command of ours that serves nobody.
     """
 
@@ -89,6 +150,8 @@ class Facts:
     workers: int | None = None
     workers_from: str = "the configuration"
     siblings: tuple[int, ...] = ()
+    lock: LockReport | None = None
+    neighbours: tuple[tuple[Neighbour, bool], ...] = ()
     serving: bool = True
 
 
@@ -209,7 +272,7 @@ def _web_concurrency(facts: Facts) -> Iterator[Finding]:
 
 def _siblings(facts: Facts) -> Iterator[Finding]:
     if facts.siblings:
-        pids = ", ".join(map(str, facts.siblings))
+        pids = ", ".join(str(pid or "unknown") for pid in facts.siblings)
         yield Finding(
             "SI-104",
             Level.REFUSE,
@@ -218,7 +281,59 @@ def _siblings(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _replicas(facts: Facts) -> Iterator[Finding]:
+def _lock(facts: Facts) -> Iterator[Finding]:
+    lock = facts.lock
+    if lock is not None and lock.state is LockState.THEIRS:
+        yield Finding(
+            "SI-102",
+            Level.REFUSE,
+            f"the lock of this relay is held by {lock.holder or Holder()}",
+            "stop that one, or wait until it has drained; two different relays on one "
+            "host need a PYRYCODE_RELAY_PUBLIC_HOST or a listen address each",
+        )
+
+
+def _lock_unusable(facts: Facts) -> Iterator[Finding]:
+    lock = facts.lock
+    if lock is None or lock.state not in _UNUSABLE:
+        return
+    yield Finding("SI-601", Level.WARN, *_UNUSABLE[lock.state](lock.place))
+
+
+_UNUSABLE: dict[LockState, Callable[[str], tuple[str, str]]] = {
+    LockState.FORBIDDEN: lambda place: (
+        f"no permission: {place} may not be written to, so a second relay on this host "
+        "is not noticed",
+        "let the relay's user write there, or set PYRYCODE_RELAY_STATE_DIR to a "
+        "directory where it may",
+    ),
+    LockState.UNSUPPORTED: lambda place: (
+        f"not supported: {place} has no locks, so a second relay on this host is not "
+        "noticed",
+        "set PYRYCODE_RELAY_STATE_DIR to a directory on a local disk",
+    ),
+    LockState.UNENFORCED: lambda place: (
+        f"not enforced: {place} gave the same lock to two processes, so a second relay "
+        "is not noticed",
+        "set PYRYCODE_RELAY_STATE_DIR to a directory on a local disk; some network file "
+        "systems only pretend to lock",
+    ),
+}
+
+
+def _ordinals(facts: Facts) -> Iterator[Finding]:
+    for row, ordinal, number in platforms.ordinals(facts.environ):
+        if number > ordinal.first:
+            yield Finding(
+                "SI-201",
+                Level.REFUSE,
+                f"{ordinal.variable} says that this is number {number} on {row.name}, "
+                f"where the first is {ordinal.first}",
+                row.pin,
+            )
+
+
+def _counts(facts: Facts) -> Iterator[Finding]:
     replicas = facts.config.replicas
     if replicas is not None and replicas > 1:
         platform = platforms.detect(facts.environ)
@@ -228,6 +343,54 @@ def _replicas(facts: Facts) -> Iterator[Finding]:
             Level.REFUSE,
             f"PYRYCODE_RELAY_REPLICAS says {replicas} replicas",
             f"{pin}, and set PYRYCODE_RELAY_REPLICAS=1",
+        )
+    for row, count, number in platforms.counts(facts.environ):
+        if number > 1:
+            yield Finding(
+                "SI-202",
+                Level.REFUSE,
+                f"{count.variable} says {number} copies on {row.name}",
+                row.pin,
+            )
+
+
+def _neighbours(facts: Facts) -> Iterator[Finding]:
+    named = facts.lock is not None and (
+        facts.lock.by_public_host and facts.lock.state is LockState.OURS
+    )
+    for neighbour, found in facts.neighbours:
+        this = f"this is number {neighbour.number}, a {neighbour.kind}"
+        if not found:
+            yield Finding(
+                "SI-203",
+                Level.WARN,
+                f"{this}; number {neighbour.number - 1} was not found",
+                f"make sure that there is one copy only: {neighbour.pin}",
+            )
+        elif named and neighbour.same_host:
+            yield Finding(
+                "SI-203",
+                Level.WARN,
+                f"{this}, and number {neighbour.number - 1} is there; it has not the "
+                "lock of this relay's public host, so it is another relay",
+                "nothing, if that is so",
+            )
+        else:
+            yield Finding(
+                "SI-203",
+                Level.REFUSE,
+                f"{this}, and number {neighbour.number - 1} is there",
+                neighbour.pin,
+            )
+
+
+def _malformed(facts: Facts) -> Iterator[Finding]:
+    for variable in platforms.malformed(facts.environ):
+        yield Finding(
+            "SI-701",
+            Level.FINE,
+            f"{variable} is malformed or contradicts another variable, and is treated as absent",
+            f"remove {variable}, or correct it",
         )
 
 
@@ -241,7 +404,7 @@ def _assertion(facts: Facts) -> Iterator[Finding]:
         else "this is production mode (PYRYCODE_RELAY_PRODUCTION)"
     )
     if facts.config.assert_single_instance:
-        overlap = f"; in a deploy: {platform.overlap}" if platform else ""
+        overlap = f"; in a deploy: {platform.in_a_deploy}" if platform else ""
         yield Finding(
             "SI-402",
             Level.FINE,
@@ -260,7 +423,12 @@ def _assertion(facts: Facts) -> Iterator[Finding]:
 RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     _workers,
     _web_concurrency,
+    _lock,
     _siblings,
-    _replicas,
+    _ordinals,
+    _counts,
+    _neighbours,
     _assertion,
+    _lock_unusable,
+    _malformed,
 )

@@ -9,7 +9,11 @@ Differences from gevent-websocket's worker, which it extends:
   SIGHUP, SIGUSR2, SIGTTIN and SIGTTOU are the master's business alone, since a
   terminal or a supervisor sends them to both;
 * a master that died is answered by a drain, not by an exit that cuts everybody;
-* the listener stays open during the drain, so that probes see ``/readyz`` fail.
+* the listener stays open during the drain, so that probes see ``/readyz`` fail;
+* it refuses to run beside another worker, whichever server or configuration made it,
+  and looks after the lock of this relay;
+* a gunicorn that was not given our configuration gets those of our hooks that are
+  still of use when it has started.
 """
 
 from __future__ import annotations
@@ -26,12 +30,33 @@ from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 from gunicorn.workers.base import Worker
 from gunicorn.workers.ggevent import PyWSGIServer
 
+from relay_app import lock, log
+from relay_app.core import events, guard
+from relay_app.core.errors import InstanceRefused
+from relay_app.core.guard import Facts
 from relay_app.transport.handler import Handler
 
 _JOB_SIGNALS = (signal.SIGTTIN, signal.SIGTTOU)
 
 NOTIFY_S = 1.0
-"""How often the master is told that this worker lives."""
+"""How often the master is told that this worker lives; oftener if its limit is short."""
+
+LOOK_S = 5.0
+"""How often to look whether the lock is still there."""
+
+HOOKS = "relay_app.hooks"
+LATE_HOOKS = {
+    "pre_exec": "pre_exec",
+    "when_ready": "on_starting",
+}
+"""What a gunicorn without our configuration gets: its settings, and our hooks for them."""
+
+LOOKS = {
+    lock.Look.TAKEN_AGAIN: "SI-102",
+    lock.Look.LOST: "SI-102",
+    lock.Look.UNUSABLE: "SI-601",
+}
+"""The guard's code for what a look may show."""
 
 
 class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
@@ -42,6 +67,25 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
 
     server_class = PyWSGIServer
     wsgi_handler = Handler
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Refuse any other count than one, in the master, once for all workers.
+
+        gunicorn calls it before the first fork. Two workers that refused one after the
+        other would make its master fall over the second one.
+
+        Raises:
+            SystemExit: 3, before anything is served.
+        """
+        if cfg.on_starting.__module__ != HOOKS:
+            for setting, hook in LATE_HOOKS.items():
+                cfg.set(setting, f"{HOOKS}.{hook}")
+        origin = guard.workers_from(sys.argv[1:], os.environ)
+        verdict = guard.judge(Facts(workers=cfg.workers, workers_from=origin))
+        if verdict.refused:
+            print(verdict.message(), file=sys.stderr, flush=True)
+            sys.exit(guard.EXIT_REFUSED_IN_GUNICORN)
 
     def init_process(self) -> None:
         """Make the events that signals set, then become a worker."""
@@ -57,23 +101,51 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
             signal.signal(number, signal.SIG_IGN)
 
     def run(self) -> None:
-        """Serve until told to stop, drain, and return."""
+        """Serve until told to stop, drain, and return.
+
+        Raises:
+            SystemExit: 3, before anything is served: this is not the only worker.
+        """
         relay = self.wsgi.extensions["relay"]
+        try:
+            relay.claim(self.cfg.workers)
+        except InstanceRefused as fault:
+            print(fault, file=sys.stderr, flush=True)
+            sys.exit(guard.EXIT_REFUSED_IN_GUNICORN)
         Handler.handshake_timeout_s = relay.hub.config.handshake_timeout_s
         servers = [self._server(listener) for listener in self.sockets]
         relay.hub.start()
         for server in servers:
             server.start()
         relay.announce([server.address for server in servers])
+        look_after = gevent.spawn(self._look_after_lock)
+        # gunicorn gives half of its time limit here, and 0 where there is none.
+        notify_s = min(NOTIFY_S, self.timeout or NOTIFY_S)
         while self.alive and self._stopping is not None:
             self.notify()
-            self._stopping.wait(NOTIFY_S)
+            self._stopping.wait(notify_s)
         drain = gevent.spawn(relay.hub.drain)
         while not drain.ready():
             self.notify()
-            drain.join(NOTIFY_S)
+            drain.join(notify_s)
+        look_after.kill()
         for server in servers:
             server.close()
+
+    def _look_after_lock(self) -> None:
+        """Take the lock again when it was deleted; drain if another relay has it."""
+        held = lock.held()
+        before = lock.Look.INTACT
+        while held is not None:
+            # A file system that hangs must not hold up the loop.
+            seen = gevent.get_hub().threadpool.apply(held.look)
+            if seen not in (before, lock.Look.INTACT):
+                log.emit(events.InstanceLock(code=LOOKS[seen], detail=seen.value))
+            before = seen
+            if seen is lock.Look.LOST:
+                self._stop()
+                return
+            gevent.sleep(LOOK_S)
 
     def _server(self, listener: Any) -> PyWSGIServer:
         listener.setblocking(True)

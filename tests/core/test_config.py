@@ -62,6 +62,7 @@ def test_from_environ_empty_gives_the_defaults_of_the_contract() -> None:
         "replicas": None,
         "guard_bypass": False,
         "production": False,
+        "state_dir": None,
         "unknown": (),
     }
     assert config.max_binary_frame_bytes == 262144 + 1024

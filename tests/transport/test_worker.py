@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import fcntl
 import os
+import shutil
 import signal
+import sys
+from pathlib import Path
 
 import gevent
 import pytest
 
-from tests.e2e.gunicorn import FAST, gunicorn
+from tests.e2e.gunicorn import FAST, Gunicorn, gunicorn
 from tests.peers import CUT, Peer, get
 from tests.waiting import UNIT_S, wait_until
 
@@ -20,12 +25,16 @@ def test_worker_killed_is_replaced_and_serves() -> None:
         relay.ready()
         binary, phone, _ = relay.pair()
         (worker,) = relay.workers()
+        killed = datetime.datetime.now(datetime.UTC)
         os.kill(worker, signal.SIGKILL)
         assert phone.ending() == CUT
         assert binary.ending() == CUT
         wait_until(
             lambda: len(relay.named("server.started")) == 2, lambda: relay.output
         )
+        again = relay.named("server.started")[1]["time"]
+        took = datetime.datetime.fromisoformat(again) - killed
+        assert took.total_seconds() < 2 * UNIT_S
         binary, phone, _ = relay.pair()
         phone.send("1")
         assert binary.recv_json()["frame"] == 1
@@ -119,3 +128,80 @@ def test_peers_that_do_not_answer_are_cut_in_time() -> None:
         assert relay.wait() == 0
         assert relay.named("server.stopped")[0]["cut"] == 1
         assert mute.ending() == (1001, "shutting down")
+
+
+def test_worker_that_hangs_is_replaced() -> None:
+    """It was stopped, so it gives no sign of life, and cannot serve beside the new one."""
+    with gunicorn("--timeout", "1") as relay:
+        relay.ready()
+        (worker,) = relay.workers()
+        os.kill(worker, signal.SIGSTOP)
+        wait_until(
+            lambda: len(relay.named("server.started")) == 2, lambda: relay.output
+        )
+        assert worker not in relay.workers()
+        binary, phone, _ = relay.pair()
+        phone.send("1")
+        assert binary.recv_json()["frame"] == 1
+
+
+# The lock
+
+
+def looking_often(tmp_path: Path) -> tuple[list[str], Path]:
+    """Configure a relay that looks after its lock all the time.
+
+    Returns: The command, and its state directory.
+    """
+    conf = tmp_path / "mine.py"
+    conf.write_text(
+        "from relay_app.gunicorn_conf import *\n"
+        "from relay_app.transport import worker\n"
+        "worker.LOOK_S = 0.02\n"
+    )
+    return [sys.executable, "-m", "gunicorn", "-c", str(conf)], tmp_path / "state"
+
+
+def test_lock_that_was_deleted_is_taken_again(tmp_path: Path) -> None:
+    """An error line, and a second relay is still refused."""
+    command, state = looking_often(tmp_path)
+    with gunicorn(command=command, STATE_DIR=str(state)) as relay:
+        relay.ready()
+        binary, phone, _ = relay.pair()
+        before = {path.name for path in state.iterdir()}
+        assert len(before) == 2
+        state.rename(tmp_path / "gone")  # at once, or it would be filled again
+        shutil.rmtree(tmp_path / "gone")
+        wait_until(lambda: relay.named("instance.lock"), lambda: relay.output)
+        event = relay.named("instance.lock")[0]
+        assert (event["code"], event["level"]) == ("SI-102", "error")
+        assert {path.name for path in state.iterdir()} == before
+        second = Gunicorn("-b", f"127.0.0.1:{relay.address[1]}", STATE_DIR=str(state))
+        try:
+            assert second.wait() == 3
+            assert "[SI-102]" in second.output
+        finally:
+            second.stop()
+        phone.send("1")
+        assert binary.recv_json()["frame"] == 1
+
+
+def test_lock_that_another_process_took_ends_the_relay(tmp_path: Path) -> None:
+    """Everybody is told; a new worker is not tried for long."""
+    command, state = looking_often(tmp_path)
+    with gunicorn(command=command, STATE_DIR=str(state), **FAST) as relay:
+        relay.ready()
+        binary, phone, _ = relay.pair()
+        (lock,) = (p for p in state.iterdir() if ".registry." not in p.name)
+        theirs = state / "theirs"
+        with theirs.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            theirs.rename(lock)
+            assert phone.ending() == (1001, "shutting down")
+            assert binary.ending() == (1001, "shutting down")
+            assert relay.wait() == 3
+        (event,) = relay.named("instance.lock")
+        assert (event["code"], event["level"]) == ("SI-102", "error")
+        assert "another process" in event["detail"]
+        assert "[SI-102]" in relay.output
+        assert len(relay.named("server.started")) == 1
