@@ -13,7 +13,7 @@ TEST_EXTRAS := test$(CI:true=,servers)
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: run test lint format bench demo clean help
+.PHONY: run test lint install format bench demo clean help
 
 help: ## Say what there is to do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +33,8 @@ $(VENV)/.test: $(VENV)/.run
 $(VENV)/.lint: $(VENV)/.test
 	$(BIN)/pip install --quiet --editable '.[test,lint]'
 	@touch $@
+
+install: $(VENV)/.lint ## Make the environment with all that any of these needs
 
 run: $(VENV)/.run ## Start the relay on loopback, ready for a binary and a phone
 	@PYRYCODE_RELAY_LOG_FORMAT=$${PYRYCODE_RELAY_LOG_FORMAT-text} \
