@@ -20,7 +20,7 @@ from relay_app.banner import banner
 from relay_app.core import events, guard, platforms
 from relay_app.core.config import Config
 from relay_app.core.errors import ConfigError, InstanceRefused
-from relay_app.core.guard import Facts, Level, LockState, Verdict
+from relay_app.core.guard import Facts, Level, LockState
 from relay_app.process import raise_file_limit
 from relay_app.transport.hub import Hub
 from relay_app.version import version
@@ -63,19 +63,17 @@ class Relay:
             if report.state is LockState.THEIRS:
                 pid = report.holder.pid if report.holder else None
                 siblings = (pid or 0,)
+        serves = platforms.not_serving(os.environ) is None
         verdict = guard.judge(
             Facts(
-                environ=os.environ,
-                config=self.config,
                 workers=workers,
                 workers_from="the server's own configuration",
                 siblings=siblings,
+                serving=serves,
             )
         )
-        mine = [f for f in verdict.refused if f.code in ("SI-101", "SI-104")]
-        if mine:
-            refused = Verdict(tuple(mine))
-            raise InstanceRefused(refused.message(), refused.codes)
+        if verdict.refused:
+            raise InstanceRefused(verdict.message(), verdict.codes)
         self._served_by = os.getpid()
 
     def only_here(self) -> Response | None:
@@ -91,7 +89,8 @@ class Relay:
         except InstanceRefused as fault:
             if self._refused_in != os.getpid():
                 self._refused_in = os.getpid()
-                log.emit(events.InstanceRefused(fault.codes[0], str(fault)))
+                seen = fault.message.splitlines()[1]
+                log.emit(events.InstanceRefused(fault.codes[0], seen))
             return Response(
                 "another process of this server has the registry; run one worker\n",
                 503,
@@ -162,7 +161,8 @@ def _address(address: Any) -> str:
 def _plain(variable: str) -> str | None:
     """Give what a platform calls something, if it looks like a name."""
     value = os.environ.get(variable, "") if variable else ""
-    return value if re.fullmatch(r"[A-Za-z0-9][\w.:/@+-]{0,127}", value) else None
+    name = value.rpartition("/")[2]  # some give a path, or a URL that ends in it
+    return name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name) else None
 
 
 def create_app(config: Config | None = None) -> Flask:

@@ -168,7 +168,7 @@ def serve(listen: str | None) -> None:
             config,
             os.environ,
             workers=application.cfg.workers,
-            workers_from=guard.workers_from((), os.environ),
+            workers_from=guard.workers_from((), os.environ, application.cfg.workers),
             addresses=application.cfg.address,
         )
     )

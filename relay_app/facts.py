@@ -198,7 +198,7 @@ class World:
             self._left_s = max(0.0, self._left_s - (monotonic() - started))
 
     def _resolver(self) -> Resolver:
-        # A large library, and only a numbered copy needs it.
+        # A large library that few need: a numbered copy, and a container of Docker's.
         from dns.resolver import Resolver
 
         resolver = Resolver(os.path.join(self._root, "etc/resolv.conf"))

@@ -49,7 +49,9 @@ def _judge(server: Any, siblings: tuple[int, ...]) -> Verdict:
             Config.from_environ(os.environ),
             os.environ,
             workers=server.cfg.workers,
-            workers_from=guard.workers_from(sys.argv[1:], os.environ),
+            workers_from=guard.workers_from(
+                sys.argv[1:], os.environ, server.cfg.workers
+            ),
             siblings=siblings,
             addresses=server.cfg.address,
         )

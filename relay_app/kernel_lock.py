@@ -39,8 +39,13 @@ class Lock(Protocol):
 
     place: str
 
-    def take(self) -> LockState:
-        """Take it, or say why not. Nothing waits."""
+    def take(self, tried: bool = True) -> LockState:
+        """Take it, or say why not. Nothing waits.
+
+        Args:
+            tried: Find out whether it holds. A second process may be needed for that,
+                which a thread of the worker cannot start.
+        """
 
     def holder(self) -> Holder:
         """Say who holds it."""
@@ -70,8 +75,13 @@ class FileLock:
         self.path = os.path.join(directory, f"{name}.lock")
         self._fd = -1
 
-    def take(self) -> LockState:
-        """Take it, or say why not. Nothing waits."""
+    def take(self, tried: bool = True) -> LockState:
+        """Take it, or say why not. Nothing waits.
+
+        Args:
+            tried: Find out whether it holds. A second process may be needed for that,
+                which a thread of the worker cannot start.
+        """
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             fd = self._open()
@@ -86,7 +96,7 @@ class FileLock:
         self.release()
         self._fd = fd
         self.introduce()
-        return self._enforced()
+        return self._enforced() if tried else LockState.OURS
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -121,7 +131,10 @@ class FileLock:
         Some file systems give it to everybody. Some count all of one process as one,
         so only a second process is proof; but mostly the first try settles it.
         """
-        fd = self._open()
+        try:
+            fd = self._open()
+        except OSError:
+            return LockState.OURS  # nothing speaks against it
         try:
             if self._lock(fd) is LockState.THEIRS:
                 return LockState.OURS
@@ -182,8 +195,12 @@ class SocketLock:
         self._address = f"\0pyrycode-relay/{name}"
         self._socket: socket.socket | None = None
 
-    def take(self) -> LockState:
-        """Take it, or say why not. Nothing waits."""
+    def take(self, tried: bool = True) -> LockState:
+        """Take it, or say why not. Nothing waits.
+
+        Args:
+            tried: Makes no difference, since it always holds.
+        """
         if sys.platform != "linux":
             return LockState.UNSUPPORTED
         taken = socket.socket(socket.AF_UNIX)

@@ -43,8 +43,9 @@ RETRY_S = 0.3
 """How long a start waits for a lock that somebody has: ``check`` takes it for a moment,
 and a process that ends lets go of it only at its very end."""
 
-ORPHAN_RETRY_S = 3.0
-"""The same where the holder's master was killed: its worker notices within a second."""
+ORPHAN_RETRY_S = 5.0
+"""The same where the holder's master was killed: its worker notices within a second, and
+drains for two. A supervisor that restarts the relay at once must not be refused."""
 
 OF_THE_REGISTRY = ".registry"
 """What the name of the registry's lock has behind that of the server's."""
@@ -200,11 +201,15 @@ class InstanceLock:
             usable = self._report.state is LockState.OURS
             in_files = usable and isinstance(self._server, FileLock)
             directory = self._directory if in_files else None
-            lock = self._place(directory, self._name.slug + OF_THE_REGISTRY)
+            slug = self._name.slug + OF_THE_REGISTRY
+            lock = self._place(directory, slug)
             state, holder = _patiently(lock, lambda _: wait_s)
+            if state not in _LOOKS and directory is not None:
+                lock = self._place(None, slug)
+                state, holder = _patiently(lock, lambda _: wait_s)
             if state is LockState.THEIRS:
                 return LockReport(state, lock.place, holder)
-            self._registry = lock
+            self._registry = lock if state in _LOOKS else None
         self._served_by = pid
         return LockReport(LockState.OURS)
 
@@ -222,7 +227,7 @@ class InstanceLock:
     def _look_at(self, lock: Lock | None, suffix: str) -> tuple[Lock | None, Look]:
         if lock is None or lock.is_intact():
             return lock, Look.INTACT
-        state = lock.take()
+        state = lock.take(tried=False)
         if state not in _LOOKS and not self._named and self._name is not None:
             # The directory has gone, a user's after the last logout for one; nobody
             # had asked for it.
@@ -239,9 +244,10 @@ class InstanceLock:
     def confirm(self) -> LockReport:
         """Report on a lock that was taken before, as it is now."""
         match self.look():
-            case Look.LOST if self._server is not None:
-                state, holder = LockState.THEIRS, self._server.holder()
-                return replace(self._report, state=state, holder=holder)
+            case Look.LOST:
+                lost = [k for k in (self._server, self._registry) if k]
+                holder = next(k.holder() for k in lost if not k.is_intact())
+                return replace(self._report, state=LockState.THEIRS, holder=holder)
             case Look.UNUSABLE:
                 return replace(self._report, state=LockState.FORBIDDEN)
             case _:

@@ -77,7 +77,7 @@ def judge(environ: Mapping[str, str], elsewhere: bool = False) -> Judgement:
     except SystemExit:
         faults = ("GUNICORN_CMD_ARGS: must be flags that gunicorn accepts",)
         return Judgement(environ, config, faults=faults, elsewhere=elsewhere)
-    workers_from = guard.workers_from((), environ)
+    workers_from = guard.workers_from((), environ, workers)
     if elsewhere:
         told = Facts(environ, config, workers, workers_from)
     else:

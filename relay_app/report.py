@@ -115,6 +115,7 @@ def _row(judged: Judgement, row: GuardCode) -> dict[str, Any]:
         "code": row.code,
         "signal": row.signal,
         "verdict": max(f.level for f in found).name if found else None,
+        "looked_at": found != [] or not _unseen(judged, row),
         "seen": [f.seen for f in found],
         "fix": [f.fix for f in found if f.fix],
     }
@@ -147,10 +148,18 @@ def as_lines(judged: Judgement, width: int) -> list[str]:
     return lines
 
 
+def _unseen(judged: Judgement, row: GuardCode) -> str:
+    """Say why a code was not looked at; empty if it was."""
+    if judged.faults or "SI-001" in judged.verdict.codes:
+        return "not looked at"
+    if judged.elsewhere and row.code in OF_THE_HOST:
+        return "not looked at: only the relay's own host can tell"
+    return ""
+
+
 def _table(judged: Judgement, width: int) -> Iterator[str]:
     """One line for each code, and for each of several findings of one."""
     findings = judged.verdict.findings
-    skipped = any(finding.code == "SI-001" for finding in findings)
     for row in CODES.values():
         found = [finding for finding in findings if finding.code == row.code]
         for finding in found:
@@ -163,12 +172,8 @@ def _table(judged: Judgement, width: int) -> Iterator[str]:
                 yield " " * _TABLE_INDENT + fix[0]
                 yield from fix[1:]
         if not found and row.at_start:
-            if skipped:
-                quiet = "not looked at"
-            elif judged.elsewhere and row.code in OF_THE_HOST:
-                quiet = "not looked at: only the relay's own host can tell"
-            else:
-                quiet = f"nothing seen of {LOOKED_FOR.get(row.code, row.signal)}"
+            why = _unseen(judged, row)
+            quiet = why or f"nothing seen of {LOOKED_FOR[row.code]}"
             yield click.style(f"  {row.code:<8}{'-':<8}{quiet}", dim=True)
 
 

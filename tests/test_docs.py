@@ -228,10 +228,9 @@ def test_guard_code_has_its_row(row: GuardCode) -> None:
 
 
 def test_guard_codes_that_are_named_exist() -> None:
-    """On every page; one is kept free and says so."""
+    """On every page."""
     named = set(GUARD_CODE.findall("".join(page.read_text() for page in PAGES)))
-    assert named == set(CODES) | {"SI-103"}
-    assert "SI-103 is reserved" in section("operations.md", "Codes")
+    assert named == set(CODES)
 
 
 def test_bypass_names_what_it_covers() -> None:

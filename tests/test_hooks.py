@@ -311,7 +311,7 @@ def test_second_start_without_a_state_directory_is_refused() -> None:
 
 
 def test_second_start_waits_for_an_orphan_that_drains() -> None:
-    """Its master was killed; what it left behind counts until it has gone."""
+    """A supervisor that starts the relay again after its master was killed succeeds."""
     spans = {"DRAIN_S": 300, "CLOSE_TIMEOUT_S": 300}
     with gunicorn(**spans) as first:
         first.ready()
@@ -319,12 +319,25 @@ def test_second_start_waits_for_an_orphan_that_drains() -> None:
         mute.sync()
         first.signal(signal.SIGKILL)
         first.wait()
-        wait_until(lambda: first.named("server.draining"), lambda: first.output)
-        code, output = refused(*second_of(first))
-        assert (code, "[SI-102]" in output) == (3, True)
-        assert "a worker that it left behind is still draining" in output
-        mute.drop()
-        wait_until(lambda: first.named("server.stopped"), lambda: first.output)
         with gunicorn(*second_of(first)) as second:
             wait_until(lambda: second.named("server.started"), lambda: second.output)
+            (stopped,) = first.named("server.stopped")
+            assert stopped["time"] <= second.named("server.started")[0]["time"]
             assert get(first.address, "/readyz")[0] == 200
+
+
+def test_second_start_beside_an_orphan_that_does_not_go_is_refused() -> None:
+    """What a killed master has left behind counts for as long as it is there."""
+    with gunicorn() as first:
+        first.ready()
+        (worker,) = first.workers()
+        os.kill(worker, signal.SIGSTOP)
+        first.signal(signal.SIGKILL)
+        first.wait()
+        try:
+            code, output = refused(*second_of(first))
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert (code, "[SI-102]" in output) == (3, True)
+        assert "a worker that it left behind is still draining" in output
+        wait_until(lambda: first.named("server.stopped"), lambda: first.output)

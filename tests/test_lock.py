@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
 import uuid
 from pathlib import Path
 
+import gevent
 import pytest
 
 from relay_app import lock
 from relay_app.core.config import Config, Listen
 from relay_app.core.guard import Holder, LockState
+from relay_app.kernel_lock import SocketLock
 from relay_app.lock import Identity, InstanceLock, Look
 from tests.holding import held_elsewhere
 
@@ -154,6 +157,49 @@ def test_directory_that_was_asked_for_and_cannot_be_used_is_reported(name: str) 
     assert one.confirm().state is LockState.FORBIDDEN
     assert one.claim().state is LockState.OURS
     assert InstanceLock(Identity(name), "/proc/x").claim().state is LockState.THEIRS
+    one.release()
+
+
+def test_registry_that_cannot_be_locked_in_a_file_is_locked_by_a_socket(
+    tmp_path: Path, name: str
+) -> None:
+    """Nobody can say later that it was deleted: it has never been there."""
+    one = InstanceLock(Identity(name), str(tmp_path))
+    one.take(at_once)
+    slug = Identity(name).slug
+    (tmp_path / f"{slug}.registry.lock").symlink_to(tmp_path / "elsewhere")
+    assert one.claim().state is LockState.OURS
+    assert one.look() is Look.INTACT
+    assert SocketLock(f"{slug}.registry").take() is LockState.THEIRS
+    one.release()
+
+
+def test_lost_registry_names_who_has_it(tmp_path: Path) -> None:
+    """And not the relay itself, which still has the other lock."""
+    one = InstanceLock(Identity("a"), str(tmp_path))
+    one.take(at_once)
+    one.claim()
+    (file,) = tmp_path.glob("*.registry.lock")
+    file.unlink()
+    with held_elsewhere("file", str(tmp_path), file.stem) as process:
+        report = one.confirm()
+        assert report.state is LockState.THEIRS
+        assert report.holder
+        assert report.holder.pid == process.pid
+    one.release()
+
+
+def test_look_from_a_thread_takes_again_where_locks_do_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread of the worker can start no second process to find that out anew."""
+    monkeypatch.setattr(fcntl, "flock", lambda fd, operation: None)
+    one = InstanceLock(Identity("a"), str(tmp_path))
+    assert one.take(at_once).state is LockState.UNENFORCED
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    assert gevent.get_hub().threadpool.apply(one.look) is Look.TAKEN_AGAIN
+    assert one.confirm().state is LockState.UNENFORCED
     one.release()
 
 

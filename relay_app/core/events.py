@@ -102,7 +102,11 @@ class InstanceRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class InstancePlatform(Event):
-    """Where the relay runs, and what the platform calls this copy and this deploy."""
+    """Where the relay runs, and what the platform calls this copy and this deploy.
+
+    The only values of variables that are logged, and only if they look like a name:
+    without them two copies that write to one log could not be told apart.
+    """
 
     name: ClassVar[str] = "instance.platform"
     platform: str
@@ -111,7 +115,7 @@ class InstancePlatform(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceLock(Event):
+class LockDeleted(Event):
     """The lock of this relay was deleted while it ran."""
 
     name: ClassVar[str] = "instance.lock"

@@ -5,10 +5,10 @@ registry, and a phone that lands there is told that its binary is not connected.
 The guard refuses to start when it can see that it is not alone.
 
 ``judge`` is pure. ``RULES`` lists the rules in the order of their codes; a rule
-looks at the facts and yields findings. Evidence of two workers in one server
-(``CERTAIN``) is refused whatever else is set: it is wrong with certainty, and the
-mend is always at hand. Everything else can be turned into a loud warning by the
-bypass.
+looks at the facts and yields findings. Evidence of two relays on this host is
+refused whatever else is set: it is wrong with certainty, and the mend is always at
+hand. Everything else can be turned into a loud warning by the bypass;
+``guard_codes.CODES`` says which is which.
 
 Source: docs/operations.md "The single-instance guard".
 """
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from relay_app.core import platforms
 from relay_app.core.config import Config
-from relay_app.core.guard_codes import CERTAIN
+from relay_app.core.guard_codes import CODES
 from relay_app.core.neighbours import Neighbour
 
 EXIT_REFUSED = 78
@@ -188,7 +188,7 @@ class Verdict:
             raise AssertionError("only a refusal has a message")
         first, *others = self.refused
         lines = [
-            _FIRST_LINE + ("" if first.code in CERTAIN else _BYPASS_SENTENCE),
+            _FIRST_LINE + (_BYPASS_SENTENCE if CODES[first.code].bypass else ""),
             f"Seen: {first.seen} [{first.code}]",
             _BREAKS,
             f"Fix: {first.fix}",
@@ -220,12 +220,13 @@ def judge(facts: Facts) -> Verdict:
     return Verdict(tuple(found))
 
 
-def workers_from(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+def workers_from(argv: Sequence[str], environ: Mapping[str, str], workers: int) -> str:
     """Say where gunicorn's worker count most probably comes from.
 
     Args:
         argv: The server's command line.
         environ: The process environment.
+        workers: The count.
     """
 
     def names_workers(words: Sequence[str]) -> bool:
@@ -237,11 +238,14 @@ def workers_from(argv: Sequence[str], environ: Mapping[str, str]) -> str:
         return "the command line (-w, --workers)"
     if names_workers(environ.get("GUNICORN_CMD_ARGS", "").split()):
         return "GUNICORN_CMD_ARGS"
+    # Only a default, which our own configuration does not leave to it.
+    if environ.get("WEB_CONCURRENCY") == str(workers):
+        return "WEB_CONCURRENCY or the configuration file"
     return "the configuration file"
 
 
 def _bypassed(finding: Finding) -> Finding:
-    if finding.level is not Level.REFUSE or finding.code in CERTAIN:
+    if finding.level is not Level.REFUSE or not CODES[finding.code].bypass:
         return finding
     seen = (
         f"BYPASSED by PYRYCODE_RELAY_SINGLE_INSTANCE, NOT recommended: {finding.seen}"
@@ -266,7 +270,7 @@ def _web_concurrency(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "SI-101w",
             Level.FINE,
-            "WEB_CONCURRENCY is above 1, and has no effect: the configuration pins one worker",
+            "WEB_CONCURRENCY is above 1, and has no effect: one worker runs",
         )
 
 

@@ -69,12 +69,13 @@ _ALL = (
         "behind blocks nothing.",
         "Stop the process that the message names, or wait until it has drained. If these "
         "are two different relays, give each its own PYRYCODE_RELAY_PUBLIC_HOST or "
-        "listen address.",
+        "listen address. A server that is not ours counts as what PYRYCODE_RELAY_LISTEN "
+        "says, whatever port it takes.",
     ),
     GuardCode(
         "SI-104",
         "a second worker in one server, although one is configured",
-        "REFUSE, that worker ends and the server with it",
+        "REFUSE; gunicorn ends, under other servers that process answers 503",
         "Something got past the configuration: another hook, a fork after the "
         "application was loaded, a race.",
         "Let gunicorn run the relay with the relay's own configuration, and find out "
@@ -164,7 +165,3 @@ _ALL = (
 
 CODES: Mapping[str, GuardCode] = {row.code: row for row in _ALL}
 """By code, in the order in which they are judged and shown."""
-
-CERTAIN = frozenset({"SI-101", "SI-102", "SI-103", "SI-104", "SI-105"})
-"""Codes that the bypass never covers: wrong with certainty, the mend at hand.
-SI-103 is reserved."""

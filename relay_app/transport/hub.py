@@ -320,11 +320,14 @@ class Hub:
         """End the drain's waiting now."""
         self._hurry.set()
 
-    def drain(self) -> int:
+    def drain(self, at_most_s: float | None = None) -> int:
         """Close every connection, spread over the drain window, and wait for them.
 
         Phones of a server-id go before their binary, so that none of them is told
         that its binary is gone.
+
+        Args:
+            at_most_s: Shortens the window; ``None`` leaves it as it is set.
 
         Returns: Number of connections that had to be cut because they did not
         answer in time, or because of ``hurry``.
@@ -332,6 +335,8 @@ class Hub:
         Source: docs/protocol.md "Drain".
         """
         drain_s = self.config.drain_s
+        if at_most_s is not None:
+            drain_s = min(drain_s, at_most_s)
         began = monotonic()
         self.draining = True
         waiting = self._in_closing_order()

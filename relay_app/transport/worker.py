@@ -8,7 +8,7 @@ Differences from gevent-websocket's worker, which it extends:
   which the master sends on a second signal, ends the drain's waiting; SIGINT,
   SIGHUP, SIGUSR2, SIGTTIN and SIGTTOU are the master's business alone, since a
   terminal or a supervisor sends them to both;
-* a master that died is answered by a drain, not by an exit that cuts everybody;
+* a master that died is answered by a short drain, not by an exit that cuts everybody;
 * the listener stays open during the drain, so that probes see ``/readyz`` fail;
 * it refuses to run beside another worker, whichever server or configuration made it,
   and looks after the lock of this relay;
@@ -41,16 +41,14 @@ _JOB_SIGNALS = (signal.SIGTTIN, signal.SIGTTOU)
 NOTIFY_S = 1.0
 """How often the master is told that this worker lives; oftener if its limit is short."""
 
+ORPHAN_DRAIN_S = 2.0
+"""How long a worker whose master was killed may drain: whoever restarts the relay waits
+for it, see ``lock.ORPHAN_RETRY_S``."""
+
 LOOK_S = 5.0
 """How often to look whether the lock is still there."""
 
 HOOKS = "relay_app.hooks"
-LATE_HOOKS = {
-    "pre_exec": "pre_exec",
-    "when_ready": "on_starting",
-}
-"""What a gunicorn without our configuration gets: its settings, and our hooks for them."""
-
 LOOKS = {
     lock.Look.TAKEN_AGAIN: "SI-102",
     lock.Look.LOST: "SI-102",
@@ -59,11 +57,30 @@ LOOKS = {
 """The guard's code for what a look may show."""
 
 
+def _hook_in(cfg: Any) -> None:
+    """Give a gunicorn without our configuration the hooks that are still of use.
+
+    By name, since they are in a layer above. What it would have done when it is ready
+    it does after ours; what it would have done on USR2 has no place any more.
+    """
+    theirs = cfg.when_ready
+    cfg.set("when_ready", f"{HOOKS}.on_starting")
+    ours = cfg.when_ready
+
+    def when_ready(server: Any) -> None:
+        ours(server)
+        theirs(server)
+
+    cfg.set("when_ready", when_ready)
+    cfg.set("pre_exec", f"{HOOKS}.pre_exec")
+
+
 class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
     """One worker, and the only one. See the module's docstring."""
 
     # Made when the worker boots; a signal may come before.
     _stopping: Event | None = None
+    _orphaned = False
 
     server_class = PyWSGIServer
     wsgi_handler = Handler
@@ -79,9 +96,11 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
             SystemExit: 3, before anything is served.
         """
         if cfg.on_starting.__module__ != HOOKS:
-            for setting, hook in LATE_HOOKS.items():
-                cfg.set(setting, f"{HOOKS}.{hook}")
-        origin = guard.workers_from(sys.argv[1:], os.environ)
+            _hook_in(cfg)
+            if cfg.reload:
+                cfg.set("reload", False)
+                log.warning("reload is ignored: it would cut every connection")
+        origin = guard.workers_from(sys.argv[1:], os.environ, cfg.workers)
         verdict = guard.judge(Facts(workers=cfg.workers, workers_from=origin))
         if verdict.refused:
             print(verdict.message(), file=sys.stderr, flush=True)
@@ -124,7 +143,9 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
         while self.alive and self._stopping is not None:
             self.notify()
             self._stopping.wait(notify_s)
-        drain = gevent.spawn(relay.hub.drain)
+        drain = gevent.spawn(
+            relay.hub.drain, ORPHAN_DRAIN_S if self._orphaned else None
+        )
         while not drain.ready():
             self.notify()
             drain.join(notify_s)
@@ -137,10 +158,15 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
         held = lock.held()
         before = lock.Look.INTACT
         while held is not None:
-            # A file system that hangs must not hold up the loop.
-            seen = gevent.get_hub().threadpool.apply(held.look)
-            if seen not in (before, lock.Look.INTACT):
-                log.emit(events.InstanceLock(code=LOOKS[seen], detail=seen.value))
+            try:
+                # A file system that hangs must not hold up the loop.
+                seen = gevent.get_hub().threadpool.apply(held.look)
+            except Exception as exc:
+                log.error("lock", exc)
+                seen = before
+            lasts = seen is before is lock.Look.UNUSABLE
+            if seen is not lock.Look.INTACT and not lasts:
+                log.emit(events.LockDeleted(code=LOOKS[seen], detail=seen.value))
             before = seen
             if seen is lock.Look.LOST:
                 self._stop()
@@ -163,6 +189,7 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
         """Tell the master that this worker lives; drain if there is no master."""
         Worker.notify(self)
         if self.ppid != os.getppid():
+            self._orphaned = True
             self._stop()
 
     def _stop(self) -> None:

@@ -130,15 +130,19 @@ def assert_refused(output: str, code: str) -> None:
         (["-w", "2"], "SI-102"),
         (["-w", "2", *RELAY_WORKER], "SI-101"),
         (["-w", "3", "--preload", *RELAY_WORKER], "SI-101"),
+        (RELAY_WORKER, "SI-101"),
     ],
 )
 def test_gunicorn_with_more_workers_ends(
     args: list[str], code: str, tmp_path: Path
 ) -> None:
     """With our worker before there is any; with its own when the second one starts."""
-    with foreign([*GUNICORN, "-b", "fd://{fd}", *args, APP], tmp_path) as server:
+    extra = {} if "-w" in args else {"WEB_CONCURRENCY": "2"}
+    command = [*GUNICORN, "-b", "fd://{fd}", *args, APP]
+    with foreign(command, tmp_path, extra=extra) as server:
         assert server.wait() == 3
         assert_refused(server.output, code)
+        assert ("by WEB_CONCURRENCY or" in server.output) == bool(extra)
         assert "server.started" not in server.output
 
 
@@ -197,7 +201,10 @@ def test_gunicorn_with_our_worker_has_our_hooks(
     preload: list[str], tmp_path: Path
 ) -> None:
     """What would start a second worker does nothing; the connection stays."""
-    command = [*GUNICORN, "-b", "fd://{fd}", "-w", "1", *preload, *RELAY_WORKER, APP]
+    conf = tmp_path / "theirs.py"
+    conf.write_text("def when_ready(server):\n    print('theirs ran', flush=True)\n")
+    flags = ["-w", "1", "-c", str(conf), "--reload", *preload, *RELAY_WORKER]
+    command = [*GUNICORN, "-b", "fd://{fd}", *flags, APP]
     with foreign(command, tmp_path) as server:
         server.ready()
         binary, phone, _ = server.pair()
@@ -212,6 +219,8 @@ def test_gunicorn_with_our_worker_has_our_hooks(
             )
         codes = [event["code"] for event in server.named("instance.refused")]
         assert codes == ["SI-105", "SI-106", "SI-106"]
+        assert "theirs ran" in server.output
+        assert "reload is ignored" in server.output
         wait_until(lambda: server.workers() == before)
         phone.send("1")
         assert binary.recv_json()["frame"] == 1
