@@ -145,7 +145,9 @@ class Relay:
                 max_frame_bytes=self.config.max_frame_bytes,
             )
         )
-        if self.config.log_format == "text" or sys.stderr.isatty():
+        if sys.stderr is not None and (
+            self.config.log_format == "text" or sys.stderr.isatty()
+        ):
             print(
                 banner(self.hub.config, self.hub, listen), file=sys.stderr, flush=True
             )

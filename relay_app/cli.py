@@ -157,8 +157,11 @@ def serve(listen: str | None) -> None:
     if listen is not None:
         os.environ[PREFIX + "LISTEN"] = listen
     try:
-        config = Config.from_environ(os.environ)
+        Config.from_environ(os.environ)
         application = preflight.gunicorn()
+        # What gunicorn's --env says becomes a part of the environment.
+        environ = {**os.environ, **application.cfg.env}
+        config = Config.from_environ(environ)
     except ConfigError as fault:
         _say(str(fault))
         sys.exit(guard.EXIT_REFUSED)
@@ -166,9 +169,9 @@ def serve(listen: str | None) -> None:
     verdict = guard.judge(
         facts.gather(
             config,
-            os.environ,
+            environ,
             workers=application.cfg.workers,
-            workers_from=guard.workers_from((), os.environ, application.cfg.workers),
+            workers_from=guard.workers_from((), environ, application.cfg.workers),
             addresses=application.cfg.address,
         )
     )

@@ -28,7 +28,9 @@ from dataclasses import dataclass
 from relay_app.core.errors import RelayError
 
 MAX_BYTES = 1 << 20
-"""Far more than a kernel lets an environment have in practice."""
+MAX_LINES = 5000
+"""Far more than an environment has in practice. What reads a ``.env`` file takes a time
+that grows with the square of its lines."""
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _SHELL_NAME = re.compile(_NAME)
@@ -102,7 +104,13 @@ def _content(path: str) -> bytes:
 
 
 def parse(text: str) -> EnvFile:
-    """Find out which form a text has, and read it."""
+    """Find out which form a text has, and read it.
+
+    Raises:
+        Unreadable: It is far too long.
+    """
+    if max(text.count("\n"), text.count("\0"), text.count("\r")) > MAX_LINES:
+        raise Unreadable(f"it has more than {MAX_LINES} lines, so it is no environment")
     if "\0" in text:
         return _raw(text.split("\0"), Form.ENV_0)
     text = text.replace("\r\n", "\n")

@@ -265,11 +265,11 @@ def gather(
     )
     if platforms.not_serving(environ) is not None:
         return facts  # and leave the lock to those who serve
-    return replace(
-        facts,
-        lock=lock.acquire(config, environ, addresses, patient),
-        neighbours=tuple(
-            (below, world.has(below))
-            for below in neighbours.candidates(environ, world.surroundings())
-        ),
+    # The lock comes last: ``check`` has it for a moment only, and a name service may
+    # take its time.
+    found = tuple(
+        (below, world.has(below))
+        for below in neighbours.candidates(environ, world.surroundings())
     )
+    taken = lock.acquire(config, environ, addresses, patient)
+    return replace(facts, lock=taken, neighbours=found)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from relay_app import facts, lock, log
@@ -34,20 +35,26 @@ def load_config() -> Config:
     Raises:
         SystemExit: 78, with all faults on standard error.
     """
-    try:
-        config = Config.from_environ(os.environ)
-    except ConfigError as fault:
-        print(fault, file=sys.stderr, flush=True)
-        sys.exit(guard.EXIT_REFUSED)
+    config = _config(os.environ)
     log.configure(config.log_format, config.log_level)
     return config
 
 
+def _config(environ: Mapping[str, str]) -> Config:
+    try:
+        return Config.from_environ(environ)
+    except ConfigError as fault:
+        print(fault, file=sys.stderr, flush=True)
+        sys.exit(guard.EXIT_REFUSED)
+
+
 def _judge(server: Any, siblings: tuple[int, ...]) -> Verdict:
+    # gunicorn puts what its --env says into the environment only after this.
+    environ = {**os.environ, **server.cfg.env}
     return guard.judge(
         facts.gather(
-            Config.from_environ(os.environ),
-            os.environ,
+            _config(environ),
+            environ,
             workers=server.cfg.workers,
             workers_from=guard.workers_from(
                 sys.argv[1:], os.environ, server.cfg.workers
@@ -177,6 +184,7 @@ def post_fork(server: Any, worker: Any) -> None:
         SystemExit: 3, before anything is served.
     """
     signal.signal(signal.SIGTERM, worker.handle_exit)
+    signal.signal(signal.SIGQUIT, worker.handle_quit)
     verdict = _judge(server, tuple(sorted(server.WORKERS)))
     if verdict.level is Level.REFUSE:
         _refuse(verdict)

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from typing import Protocol
 from relay_app.core.guard import Holder, LockState
 from relay_app.version import version
 
-_BACKLOG = 16
+_BACKLOG = 128
 _TRY = (
     "import fcntl,sys; fcntl.flock(open(sys.argv[1],'r+'),fcntl.LOCK_EX|fcntl.LOCK_NB)"
 )
@@ -99,8 +100,23 @@ class FileLock:
         return self._enforced() if tried else LockState.OURS
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self.path, flags, 0o600)
+        """Open the file, which nobody else may read, whatever the umask.
+
+        Raises:
+            OSError: It cannot be opened, or is no file.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        fd = _above_standard(os.open(self.path, flags, 0o600))
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "not a file")
+            if found.st_mode & 0o777 != 0o600 and found.st_uid == os.geteuid():
+                os.fchmod(fd, 0o600)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
 
     @staticmethod
     def _lock(fd: int) -> LockState:
@@ -150,8 +166,9 @@ class FileLock:
     def holder(self) -> Holder:
         """Read who holds it; nothing in the file is taken on trust."""
         try:
-            with open(self.path, "rb") as file:
-                said = json.loads(file.read(4096))
+            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(fd, "rb") as file:
+                said = json.loads(file.read(4096) or b"{}")
             pid, host, started, by = (
                 said[key] for key in ("pid", "host", "started", "version")
             )
@@ -173,6 +190,10 @@ class FileLock:
     def _is_at_path(self, fd: int) -> bool:
         try:
             return os.path.samestat(os.fstat(fd), os.lstat(self.path))
+        except PermissionError:
+            return (
+                fd >= 0
+            )  # a worker of another user cannot see; it is held all the same
         except OSError:
             return False
 
@@ -203,7 +224,7 @@ class SocketLock:
         """
         if sys.platform != "linux":
             return LockState.UNSUPPORTED
-        taken = socket.socket(socket.AF_UNIX)
+        taken = socket.socket(fileno=_above_standard(_abstract()))
         try:
             taken.bind(self._address)
             taken.listen(_BACKLOG)
@@ -246,6 +267,24 @@ class SocketLock:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _above_standard(fd: int) -> int:
+    """Move a descriptor out of the way of 0, 1 and 2.
+
+    In a process that was started without them the lock would get such a number, and
+    whoever writes to standard error would write into it.
+    """
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
+def _abstract() -> int:
+    return socket.socket(socket.AF_UNIX).detach()
 
 
 def _word(said: object) -> str:

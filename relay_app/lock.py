@@ -73,7 +73,7 @@ class Identity:
     def slug(self) -> str:
         """A file name: legible, and not the same for two identities."""
         legible = re.sub(r"[^A-Za-z0-9.-]", "_", self.text)[:48]
-        return f"{legible}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
+        return f"{legible}-{hashlib.sha256(os.fsencode(self.text)).hexdigest()[:8]}"
 
 
 def identity(config: Config, addresses: Sequence[Any] = ()) -> Identity | None:
@@ -88,6 +88,21 @@ def identity(config: Config, addresses: Sequence[Any] = ()) -> Identity | None:
     """
     if config.public_host is not None:
         return Identity(config.public_host, by_public_host=True)
+    names = _names(config, addresses)
+    return Identity(",".join(names)) if names else None
+
+
+def paths(config: Config, addresses: Sequence[Any] = ()) -> tuple[Identity, ...]:
+    """Name the Unix sockets among what is bound, each by itself.
+
+    A port is given to one server by the kernel. The path of a socket is not: gunicorn
+    removes the one that is there, and binds its own.
+    """
+    names = _names(config, addresses)
+    return tuple(Identity(name) for name in names if name.startswith("unix:"))
+
+
+def _names(config: Config, addresses: Sequence[Any]) -> list[str]:
     listen = config.listen
     if not addresses:
         addresses = [
@@ -101,8 +116,16 @@ def identity(config: Config, addresses: Sequence[Any] = ()) -> Identity | None:
             host = "127.0.0.1" if address[0] == "localhost" else address[0]
             names.append(f"{host}:{address[1]}")
         elif isinstance(address, str) and address:
-            names.append(f"unix:{address}")
-    return Identity(",".join(sorted(names))) if names else None
+            names.append(f"unix:{os.path.realpath(address)}")
+    return sorted(names)
+
+
+def _handed_over(environ: Mapping[str, str]) -> range:
+    """Give the numbers of the listeners that systemd hands over; gunicorn takes those."""
+    count = environ.get("LISTEN_FDS", "")
+    if environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
+        return range(0)
+    return range(3, 3 + int(count[:4]))
 
 
 def _bound_to(fd: int) -> Any:
@@ -153,17 +176,25 @@ class InstanceLock:
         name: What it is known by; ``None`` for nothing, and then nothing is locked.
         directory: Where its locks lie; ``None`` for abstract sockets.
         named: The operator chose the directory, so there is no other place to go to.
+        also: What else nobody else may have: the paths of its Unix sockets.
     """
 
     def __init__(
-        self, name: Identity | None, directory: str | None, named: bool = True
+        self,
+        name: Identity | None,
+        directory: str | None,
+        named: bool = True,
+        also: Sequence[Identity] = (),
     ) -> None:
         self._name = name
+        self._also = tuple(other for other in also if other != name)
+        self._others: list[tuple[Lock, str]] = []
         self._directory = directory
         self._named = named
         self._server: Lock | None = None
         self._registry: Lock | None = None
         self._report = LockReport(LockState.OURS)
+        self._taker = Holder()
         self._served_by = 0
 
     def take(self, wait_s: Callable[[Holder], float]) -> LockReport:
@@ -184,6 +215,13 @@ class InstanceLock:
             lock.release()
         if state in (LockState.OURS, LockState.UNENFORCED):
             self._server = lock
+            for other in self._also:
+                more = self._beside(other.slug)
+                found, holder = _patiently(more, wait_s)
+                if found is LockState.THEIRS:
+                    self.release()
+                    return LockReport(found, more.place, holder)
+                self._others.append((more, other.slug))
         self._report = LockReport(state, lock.place, holder, self._name.by_public_host)
         return self._report
 
@@ -197,14 +235,10 @@ class InstanceLock:
         """
         pid = os.getpid()
         if self._served_by != pid and self._name is not None:
-            # Where the directory is of no use, abstract sockets may be.
-            usable = self._report.state is LockState.OURS
-            in_files = usable and isinstance(self._server, FileLock)
-            directory = self._directory if in_files else None
             slug = self._name.slug + OF_THE_REGISTRY
-            lock = self._place(directory, slug)
+            lock = self._beside(slug)
             state, holder = _patiently(lock, lambda _: wait_s)
-            if state not in _LOOKS and directory is not None:
+            if state not in _LOOKS and isinstance(lock, FileLock):
                 lock = self._place(None, slug)
                 state, holder = _patiently(lock, lambda _: wait_s)
             if state is LockState.THEIRS:
@@ -218,22 +252,34 @@ class InstanceLock:
 
         It may be called from any thread, one at a time.
         """
-        self._server, server = self._look_at(self._server, "")
-        self._registry, registry = self._look_at(self._registry, OF_THE_REGISTRY)
-        seen = (server, registry)
+        if self._name is None:
+            return Look.INTACT
+        slug = self._name.slug
+        seen = []
+        if self._server is not None:
+            self._server, look = self._look_at(self._server, slug)
+            seen.append(look)
+        if self._registry is not None:
+            self._registry, look = self._look_at(self._registry, slug + OF_THE_REGISTRY)
+            seen.append(look)
+        for at, (lock, other) in enumerate(self._others):
+            lock, look = self._look_at(lock, other)
+            self._others[at] = (lock, other)
+            seen.append(look)
         gravest = (Look.LOST, Look.UNUSABLE, Look.TAKEN_AGAIN)
         return next((look for look in gravest if look in seen), Look.INTACT)
 
-    def _look_at(self, lock: Lock | None, suffix: str) -> tuple[Lock | None, Look]:
-        if lock is None or lock.is_intact():
+    def _look_at(self, lock: Lock, slug: str) -> tuple[Lock, Look]:
+        if lock.is_intact():
             return lock, Look.INTACT
-        state = lock.take(tried=False)
-        if state not in _LOOKS and not self._named and self._name is not None:
+        # ``check`` may have it for a moment.
+        state, self._taker = _patiently(lock, lambda _: RETRY_S, tried=False)
+        if state not in _LOOKS and not self._named:
             # The directory has gone, a user's after the last logout for one; nobody
             # had asked for it.
             lock.release()
-            lock = self._place(None, self._name.slug + suffix)
-            state = lock.take()
+            lock = self._place(None, slug)
+            state, self._taker = _patiently(lock, lambda _: RETRY_S)
         return lock, _LOOKS.get(state, Look.UNUSABLE)
 
     def introduce(self) -> None:
@@ -245,9 +291,7 @@ class InstanceLock:
         """Report on a lock that was taken before, as it is now."""
         match self.look():
             case Look.LOST:
-                lost = [k for k in (self._server, self._registry) if k]
-                holder = next(k.holder() for k in lost if not k.is_intact())
-                return replace(self._report, state=LockState.THEIRS, holder=holder)
+                return replace(self._report, state=LockState.THEIRS, holder=self._taker)
             case Look.UNUSABLE:
                 return replace(self._report, state=LockState.FORBIDDEN)
             case _:
@@ -255,11 +299,18 @@ class InstanceLock:
 
     def release(self) -> None:
         """Let go of both in this process."""
-        for lock in (self._server, self._registry):
+        for lock in (self._server, self._registry, *(lock for lock, _ in self._others)):
             if lock is not None:
                 lock.release()
+        self._others.clear()
         self._server = self._registry = None
         self._served_by = 0
+
+    def _beside(self, slug: str) -> Lock:
+        """Choose the same kind as the server's; a directory of no use is left alone."""
+        usable = self._report.state is LockState.OURS
+        in_files = usable and isinstance(self._server, FileLock)
+        return self._place(self._directory if in_files else None, slug)
 
     @staticmethod
     def _place(directory: str | None, slug: str) -> Lock:
@@ -291,12 +342,13 @@ def acquire(
     if _held is not None:
         return _held.confirm()
     directory, named = state_directory(config, environ)
+    addresses = _handed_over(environ) or addresses
     name = identity(config, addresses)
     if name is None and config.listen.fd is not None:
         # A server that is not ours may have closed what the settings name. Then the
         # number has to do; without a name nothing at all would be locked.
         name = Identity(f"fd://{config.listen.fd}")
-    lock = InstanceLock(name, directory, named)
+    lock = InstanceLock(name, directory, named, paths(config, addresses))
     report = lock.take(_patience if patient else lambda _: 0.0)
     if report.state is not LockState.THEIRS:
         _held = lock
@@ -321,14 +373,14 @@ def _patience(holder: Holder) -> float:
 
 
 def _patiently(
-    lock: Lock, wait_s: Callable[[Holder], float]
+    lock: Lock, wait_s: Callable[[Holder], float], tried: bool = True
 ) -> tuple[LockState, Holder]:
-    began = time.monotonic()
-    while True:
-        state = lock.take()
-        if state is not LockState.THEIRS:
-            return state, Holder()
-        holder = lock.holder()
-        if time.monotonic() - began >= wait_s(holder):
-            return state, holder
+    state = lock.take(tried)
+    if state is not LockState.THEIRS:
+        return state, Holder()
+    holder = lock.holder()
+    ends_at = time.monotonic() + wait_s(holder)
+    while state is LockState.THEIRS and time.monotonic() < ends_at:
         time.sleep(_PAUSE_S)
+        state = lock.take(tried)
+    return state, holder if state is LockState.THEIRS else Holder()

@@ -20,6 +20,7 @@ from relay_app.core import guard
 from relay_app.core.config import Config
 from relay_app.core.errors import ConfigError
 from relay_app.core.guard import Facts
+from relay_app.hooks import WORKER_CLASS
 from relay_app.report import Judgement
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def gunicorn() -> WSGIApplication:
     Returns: With the effective configuration: file, GUNICORN_CMD_ARGS, flags merged.
 
     Raises:
-        ConfigError: gunicorn would fall over a variable of its own.
-        SystemExit: gunicorn cannot use what it was given; it has said why.
+        ConfigError: gunicorn cannot use a variable of its own. What it would say about
+            that has the value in it, so nobody gets to see it.
     """
     try:
         if int(os.environ.get("WEB_CONCURRENCY", "1")) < 0:
@@ -47,7 +48,16 @@ def gunicorn() -> WSGIApplication:
     from gunicorn.app.wsgiapp import WSGIApplication
 
     sys.argv = [sys.argv[0], "-c", GUNICORN_CONFIG]
-    application = WSGIApplication(prog="pyrycode-relay serve")
+    quoted = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(quoted), contextlib.redirect_stderr(quoted):
+            application = WSGIApplication(prog="pyrycode-relay serve")
+            if application.cfg.worker_class_str != WORKER_CLASS:
+                _ = application.cfg.worker_class
+    except (SystemExit, Exception):
+        raise ConfigError(
+            ["GUNICORN_CMD_ARGS: must be flags that gunicorn accepts"]
+        ) from None
     try:
         _ = application.cfg.address
     except (RuntimeError, ValueError):
@@ -72,11 +82,11 @@ def judge(environ: Mapping[str, str], elsewhere: bool = False) -> Judgement:
         with _as_if(environ):
             server = gunicorn().cfg
             workers, addresses = server.workers, server.address
+        # What gunicorn's --env says becomes a part of the environment.
+        environ = {**environ, **server.env}
+        config = Config.from_environ(environ)
     except ConfigError as fault:
         return Judgement(environ, config, faults=fault.faults, elsewhere=elsewhere)
-    except SystemExit:
-        faults = ("GUNICORN_CMD_ARGS: must be flags that gunicorn accepts",)
-        return Judgement(environ, config, faults=faults, elsewhere=elsewhere)
     workers_from = guard.workers_from((), environ, workers)
     if elsewhere:
         told = Facts(environ, config, workers, workers_from)

@@ -141,6 +141,15 @@ def test_announce_to_a_person_shows_the_banner(
     assert "pyrycode-relay is ready" in capsys.readouterr().err
 
 
+def test_announce_without_standard_error_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A relay that was started with the stream closed serves all the same."""
+    relay = create_app(Config()).extensions["relay"]
+    monkeypatch.setattr(sys, "stderr", None)
+    relay.announce([("127.0.0.1", 80)])
+
+
 def test_garbage_collector_is_told_what_stays() -> None:
     """What the start made is never looked at again."""
     create_app(Config(log_level="error")).extensions["relay"].announce(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_app.env_file import MAX_BYTES, Form, Unreadable, parse, read
+from relay_app.env_file import MAX_BYTES, MAX_LINES, Form, Unreadable, parse, read
 
 CF = '{"a": 1, "b": "x # y"}'
 OF_A_PROCESS = "PATH=/usr/bin\nHOME=/app\n"
@@ -184,3 +184,11 @@ def test_read_stops_at_the_limit() -> None:
         assert endless.stdout is not None
         with pytest.raises(Unreadable, match="larger than 1 MiB"):
             read(f"/dev/fd/{endless.stdout.fileno()}")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\0"])
+def test_more_lines_than_any_environment_has_are_not_read(end: str) -> None:
+    """Reading them would take minutes."""
+    assert parse(f"A=1{end}" * MAX_LINES).variables["A"]
+    with pytest.raises(Unreadable, match="more than 5000 lines"):
+        parse(f"A=1{end}" * (MAX_LINES + 1))

@@ -310,6 +310,20 @@ def test_second_start_without_a_state_directory_is_refused() -> None:
         assert f"process {first.process.pid} on {socket.gethostname()}" in output
 
 
+def test_environment_that_gunicorn_is_given_counts() -> None:
+    """It comes into the process's own only after the guard has judged."""
+    code, output = refused("-e", "PYRYCODE_RELAY_REPLICAS=2")
+    assert (code, "[SI-202]" in output) == (3, True)
+    code, output = refused("-e", "PYRYCODE_RELAY_REPLICAS=hunter2")
+    assert (code, "PYRYCODE_RELAY_REPLICAS: must be" in output) == (78, True)
+    assert "hunter2" not in output
+    name = ["-e", "PYRYCODE_RELAY_PUBLIC_HOST=one.test"]
+    with gunicorn(*name) as first:
+        wait_until(lambda: first.named("server.started"), lambda: first.output)
+        code, output = refused(*name)
+        assert (code, "[SI-102]" in output) == (3, True)
+
+
 def test_second_start_waits_for_an_orphan_that_drains() -> None:
     """A supervisor that starts the relay again after its master was killed succeeds."""
     spans = {"DRAIN_S": 300, "CLOSE_TIMEOUT_S": 300}

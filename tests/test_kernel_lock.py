@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from relay_app import kernel_lock
-from relay_app.core.guard import LockState
+from relay_app.core.guard import Holder, LockState
 from relay_app.kernel_lock import FileLock, SocketLock
 from tests.holding import held_elsewhere
 
@@ -120,6 +120,41 @@ def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "relay.lock").symlink_to(victim)
     assert FileLock(str(tmp_path), "relay").take() is LockState.FORBIDDEN
     assert victim.read_text() == "precious"
+
+
+def test_pipe_at_the_path_holds_nobody_up(tmp_path: Path) -> None:
+    """Neither who wants the lock nor who wants to know its holder."""
+    pipe = FileLock(str(tmp_path), "relay")
+    os.mkfifo(pipe.path)
+    assert pipe.take() is LockState.FORBIDDEN
+    assert pipe.holder() == Holder()
+
+
+def test_umask_does_not_lock_us_out(tmp_path: Path) -> None:
+    """The next start has to open the file again."""
+    before = os.umask(0o777)
+    try:
+        one = FileLock(str(tmp_path), "relay")
+        assert one.take() is LockState.OURS
+    finally:
+        os.umask(before)
+    assert Path(one.path).stat().st_mode & 0o777 == 0o600
+    one.release()
+
+
+def test_process_without_standard_streams_gives_the_lock_none_of_their_numbers(
+    tmp_path: Path,
+) -> None:
+    """Whoever writes to standard error would write into it."""
+    script = (
+        "import os; os.closerange(0, 3)\n"
+        "from relay_app.kernel_lock import FileLock, SocketLock\n"
+        f"one, two = FileLock({str(tmp_path)!r}, 'a'), SocketLock({str(tmp_path)!r})\n"
+        "one.take(); two.take()\n"
+        "os._exit(10 + min(one._fd, two._socket.fileno()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False)
+    assert done.returncode > 12
 
 
 @pytest.mark.parametrize("directory", ["/proc/relay", "/dev/null/relay", "/sys"])

@@ -203,6 +203,48 @@ def test_look_from_a_thread_takes_again_where_locks_do_not_hold(
     one.release()
 
 
+def test_unix_socket_is_one_relays_whatever_else_it_is_known_by(
+    tmp_path: Path,
+) -> None:
+    """gunicorn would take the path from the one that listens there."""
+    (tmp_path / "sub").mkdir()
+    there = str(tmp_path / "relay.sock")
+    again = str(tmp_path / "sub" / ".." / "relay.sock")
+    config = Config(state_dir=str(tmp_path / "state"))
+    hosted = Config(state_dir=config.state_dir, public_host="relay.example")
+    name = lock.identity(config, [there])
+    assert name == lock.identity(config, [again])
+    one = InstanceLock(name, config.state_dir, also=lock.paths(config, [there]))
+    assert one.take(at_once).state is LockState.OURS
+    for settings, addresses in (
+        (config, [again, ("127.0.0.1", 1)]),
+        (hosted, [there]),
+    ):
+        two = InstanceLock(
+            lock.identity(settings, addresses),
+            config.state_dir,
+            also=lock.paths(settings, addresses),
+        )
+        assert two.take(at_once).state is LockState.THEIRS
+    one.release()
+    assert two.take(at_once).state is LockState.OURS
+    assert len(two._others) == 1
+    for file in (tmp_path / "state").iterdir():
+        file.unlink()
+    assert two.look() is Look.TAKEN_AGAIN
+    assert two.look() is Look.INTACT
+    two.release()
+
+
+def test_listeners_that_systemd_hands_over_are_what_the_relay_is_known_by() -> None:
+    """gunicorn serves on those, whatever the settings say."""
+    handed = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"}
+    assert list(lock._handed_over(handed)) == [3, 4]
+    assert not lock._handed_over(handed | {"LISTEN_PID": "1"})
+    assert not lock._handed_over(handed | {"LISTEN_FDS": "many"})
+    assert not lock._handed_over({})
+
+
 def test_relay_without_a_name_locks_nothing() -> None:
     """Port 0 is not known yet."""
     one = InstanceLock(None, None)
@@ -225,7 +267,7 @@ def test_relay_without_a_name_locks_nothing() -> None:
         (Config(public_host="relay.example"), [("::", 1)], "relay.example"),
         (Config(), [("0.0.0.0", 9000)], "0.0.0.0:9000"),
         (Config(), [("b", 2), ("a", 1)], "a:1,b:2"),
-        (Config(), ["/run/relay.sock"], "unix:/run/relay.sock"),
+        (Config(), ["/tmp/../relay.sock"], "unix:/relay.sock"),
         (Config(listen=Listen("127.0.0.1", 0)), (), None),
         (Config(listen=Listen(fd=1_000_000)), (), None),
     ],

@@ -17,11 +17,15 @@ UNUSABLE = [
     {"GUNICORN_CMD_ARGS": "--nonsense"},
     {"GUNICORN_CMD_ARGS": "--bind fd://x"},
     {"GUNICORN_CMD_ARGS": "--chdir /nowhere/at/all"},
+    {"GUNICORN_CMD_ARGS": "--workers many"},
+    {"GUNICORN_CMD_ARGS": "--bind 'not closed"},
+    {"GUNICORN_CMD_ARGS": "-k not.there.AtAll"},
 ]
 USABLE = [
     {},
     {"PYRYCODE_RELAY_NAME": "Zoë", "GUNICORN_CMD_ARGS": "--name Zoë"},
     {"GUNICORN_CMD_ARGS": "--chdir / --workers 2"},
+    {"GUNICORN_CMD_ARGS": "-k sync"},
 ]
 
 
@@ -70,3 +74,11 @@ def test_own_environment_takes_the_lock_for_a_moment(tmp_path: Path) -> None:
         assert preflight.judge(environ, elsewhere=True).verdict.codes == ()
     finally:
         other.release()
+
+
+def test_environment_that_gunicorn_is_given_is_judged() -> None:
+    """It becomes a part of the process's own."""
+    given = "-e PYRYCODE_RELAY_REPLICAS="
+    assert judge({"GUNICORN_CMD_ARGS": given + "2"}).verdict.codes == ("SI-202",)
+    (fault,) = judge({"GUNICORN_CMD_ARGS": given + "x"}).faults
+    assert fault.startswith("PYRYCODE_RELAY_REPLICAS: ")

@@ -370,15 +370,23 @@ OTHER_VARIABLES: frozenset[str] = frozenset()
 """Variables with our prefix that are read elsewhere than here."""
 
 
+MAX_UNKNOWN = 20
+"""How many unknown variables are named; who has more has another problem."""
+
+
 def unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Find variables with our prefix that nothing reads.
 
-    Returns: One sentence each, with the name that was probably meant.
+    Returns: One sentence each, with the name that was probably meant; past
+    ``MAX_UNKNOWN`` one for all the others.
     """
     known = {setting.variable for setting in SETTINGS} | OTHER_VARIABLES
+    unknown = sorted(n for n in environ if n.startswith(PREFIX) and n not in known)
     sentences = []
-    for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            sentences.append(f"{name} is not a setting; did you mean {nearest}?")
+    for name in unknown[:MAX_UNKNOWN]:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        legible = name.encode("ascii", "backslashreplace").decode()
+        sentences.append(f"{legible} is not a setting; did you mean {nearest}?")
+    if len(unknown) > MAX_UNKNOWN:
+        sentences.append(f"and {len(unknown) - MAX_UNKNOWN} more that are no settings")
     return tuple(sentences)

@@ -204,7 +204,8 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Take SIGQUIT: stop serving, and do not wait for anybody."""
         self._stop()
-        self.wsgi.extensions["relay"].hub.hurry()
+        if self.wsgi is not None:  # else it boots, and has nobody to wait for
+            self.wsgi.extensions["relay"].hub.hurry()
 
     def handle_abort(self, sig: int, frame: Any) -> None:
         """Take SIGABRT: the master gave this worker up because its loop is stuck."""

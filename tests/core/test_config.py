@@ -203,6 +203,15 @@ def test_from_environ_reports_all_faults_together() -> None:
     assert "set but empty" in found[1]
 
 
+def test_many_unknown_variables_are_counted() -> None:
+    """A name need not be text; who has very many has another problem."""
+    names = {f"PYRYCODE_RELAY_X{number:02}": "" for number in range(25)}
+    sentences = Config.from_environ(names | {"PYRYCODE_RELAY_A\udcff": ""}).unknown
+    assert len(sentences) == 21
+    assert sentences[0].startswith("PYRYCODE_RELAY_A\\udcff is not a setting")
+    assert sentences[-1] == "and 6 more that are no settings"
+
+
 def test_unknown_variable_is_named_with_the_nearest_known_one() -> None:
     """A typo is no fault, but it is not silent either."""
     config = Config.from_environ({PREFIX + "GRACE_PERIOD": SECRET, "OTHER": "x"})
