@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -36,6 +34,7 @@ from relay_app.core.guard import (
 from relay_app.core.neighbours import Surroundings
 from relay_app.core.platforms import PLATFORMS
 from tests.e2e.gunicorn import Gunicorn
+from tests.servers import program
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSERTION = PREFIX + "ASSERT_SINGLE_INSTANCE"
@@ -441,16 +440,13 @@ def test_unit_has_a_directory_for_the_lock_and_files_for_everybody() -> None:
 
 def test_unit_is_what_systemd_understands(tmp_path: Path) -> None:
     """As its own program judges it, with a command that is here."""
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        assert os.environ.get("CI") != "true", "CI has to have systemd-analyze"
-        pytest.skip("systemd-analyze is not on this machine")
+    analyze = program("systemd-analyze")
     text = read("deploy/pyrycode-relay.service")
     installed = unit().command[0]
     copy = tmp_path / "pyrycode-relay.service"
     copy.write_text(text.replace(f"={installed} ", f"={sys.executable} "))
     done = subprocess.run(
-        [program, "verify", "--man=no", str(copy)],
+        [analyze, "verify", "--man=no", str(copy)],
         capture_output=True,
         text=True,
         check=False,

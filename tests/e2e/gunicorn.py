@@ -194,9 +194,11 @@ class Gunicorn:
 
 
 @contextmanager
-def gunicorn(*args: str, **options: Any) -> Iterator[Gunicorn]:
+def gunicorn(
+    *args: str, kind: type[Gunicorn] = Gunicorn, **options: Any
+) -> Iterator[Gunicorn]:
     """Run a relay for the length of a block; show what it printed when the block fails."""
-    relay = Gunicorn(*args, **options)
+    relay = kind(*args, **options)
     try:
         yield relay
     except BaseException:

@@ -15,14 +15,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
-from tests.e2e.gunicorn import Gunicorn, environment
+from tests.e2e.gunicorn import Gunicorn, environment, gunicorn
 from tests.peers import ask
 from tests.servers import program
 from tests.waiting import DEADLINE_S, wait_until
@@ -100,17 +99,11 @@ class Foreign(Gunicorn):
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
-@contextmanager
-def foreign(command: list[str], cwd: Path, **options: Any) -> Iterator[Foreign]:
+def foreign(
+    command: list[str], cwd: Path, **options: Any
+) -> AbstractContextManager[Gunicorn]:
     """Run a server for the length of a block, where our configuration is not found."""
-    server = Foreign(command=command, cwd=cwd, **options)
-    try:
-        yield server
-    except BaseException:
-        print(server.output, file=sys.stderr)
-        raise
-    finally:
-        server.stop()
+    return gunicorn(kind=Foreign, command=command, cwd=cwd, **options)
 
 
 def assert_refused(output: str, code: str) -> None:
