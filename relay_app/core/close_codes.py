@@ -23,6 +23,7 @@ class Close(enum.Enum):
     PROTOCOL_ERROR = (1002, "protocol error")
     BAD_PAYLOAD = (1007, "invalid payload")
     MESSAGE_TIMEOUT = (1008, "message timeout")
+    TOO_MANY_CONTROLS = (1008, "too many control frames")
     TOO_BIG = (1009, "message too big")
     HEARTBEAT_TIMEOUT = (1011, "heartbeat timeout")
     PHONE_BACKLOG_FULL = (1011, "phone backlog full")
@@ -60,7 +61,7 @@ _MEANINGS = {
     1005: "the other side closed without giving a code",
     1006: "the connection was cut without a close frame",
     1007: "a message was not valid UTF-8 or not one JSON value",
-    1008: "a message was not finished in time",
+    1008: "a message was not finished in time, or control frames came too fast",
     1009: "a message was over the size limit",
     1011: "the relay gave this connection up (the reason says why)",
     4401: _FINAL,

@@ -53,6 +53,10 @@ class Outbox:
             which nothing is dropped because its feeders pause at ``high_bytes``.
         budget: Shared by all outboxes of the relay.
 
+    ``queued_bytes`` is the charge of what waits, ``written_bytes`` of what was written
+    so far: their sum is how far the queue's end has come, and what was queued before a
+    moment is written when ``written_bytes`` has come to the sum of that moment.
+
     Source: docs/protocol.md "Back-pressure".
     """
 
@@ -67,6 +71,7 @@ class Outbox:
         "low_bytes",
         "max_bytes",
         "queued_bytes",
+        "written_bytes",
     )
 
     def __init__(self, max_bytes: int, *, strict: bool, budget: Budget) -> None:
@@ -74,6 +79,7 @@ class Outbox:
         self.high_bytes = max_bytes // 2
         self.low_bytes = max_bytes // 4
         self.queued_bytes = 0
+        self.written_bytes = 0
         self._strict = strict
         self._budget = budget
         self._items: list[bytes] = []
@@ -171,6 +177,7 @@ class Outbox:
         self._batch_items = None
         self._batch = b""
         self.queued_bytes -= self._batch_charge
+        self.written_bytes += self._batch_charge
         self._budget.used_bytes -= self._batch_charge
         return len(taken)
 

@@ -51,6 +51,7 @@ from relay_app.core.errors import PeerError
 from relay_app.core.heartbeat import Beat
 from relay_app.core.outbox import Budget, Outbox
 from relay_app.transport.websocket import (
+    MESSAGES_PER_FEED,
     PING_FRAME,
     FrameParser,
     close_frame,
@@ -64,6 +65,27 @@ bound on what one peer can make the loop do before others have their turn."""
 # Shared by all readers: what they need is copied out before anybody else has a turn.
 # A buffer per receive would be allocated at full size even where 200 bytes come.
 _BUFFER = memoryview(bytearray(RECEIVE_BYTES))
+
+BUSY_READERS = 32
+"""Readers that received in one turn of the loop, from which on each of them gets less:
+``BUSY_RECEIVE_BYTES`` and ``BUSY_MESSAGES``. However many flood, a turn stays short, and
+whoever connects, or asks for the relay's health, is served between two of them."""
+
+BUSY_RECEIVE_BYTES = 16384
+BUSY_MESSAGES = 64
+
+_SMALL_BUFFER = _BUFFER[:BUSY_RECEIVE_BYTES]
+
+SHARE_BYTES = 131072
+"""What one feeder may queue in an outbox before what was there before it is written.
+Who floods has at most two such shares, and what one receive brings, in the queue, so
+that the others wait behind that and not behind half an outbox."""
+
+MAX_CONTROLS = 1024
+"""Control frames of one peer that are handled within ``CONTROLS_S``. A real peer sends
+one in twenty seconds."""
+
+CONTROLS_S = 1.0
 
 MAX_SWALLOWED_BYTES = 1 << 20
 """What is read away after a close for the sake of the close code."""
@@ -94,10 +116,24 @@ class Pool:
         self.config = config
         self.budget = Budget(config.outbox_total_bytes, self._relieve)
         self.connections: set[Connection] = set()
+        # Set once per turn, read by every reader.
+        self.buffer = _BUFFER
+        self.allowance = MESSAGES_PER_FEED
+        self.readers = 0
         self._dirty: list[Connection] = []
         self._loop = get_hub().loop
         self._again: list[Connection] = []
         self._next_turn = self._loop.timer(0)
+
+    def begin_turn(self) -> None:
+        """Let ``_end_turn`` see how many readers received in this turn of the loop."""
+        self._loop.run_callback(self._end_turn)
+
+    def _end_turn(self) -> None:
+        busy = self.readers > BUSY_READERS
+        self.readers = 0
+        self.buffer = _SMALL_BUFFER if busy else _BUFFER
+        self.allowance = BUSY_MESSAGES if busy else MESSAGES_PER_FEED
 
     def go_on_next_turn(self, connection: Connection) -> None:
         """Wake a reader that has more to parse, after everybody else had a turn.
@@ -162,6 +198,8 @@ class Connection:
         "__weakref__",
         "_again",
         "_close_sent",
+        "_controls",
+        "_controls_since",
         "_dirty",
         "_fed_rest",
         "_greenlet",
@@ -176,6 +214,8 @@ class Connection:
         "_ping_at",
         "_receive",
         "_send",
+        "_share_left",
+        "_share_mark",
         "_sock",
         "_stalled_since",
         "_state",
@@ -230,6 +270,10 @@ class Connection:
         self._again = False
         self._message_since: float | None = None
         self._swallowed_bytes = 0
+        self._controls = 0
+        self._controls_since = now
+        self._share_left = SHARE_BYTES
+        self._share_mark = 0
         # Owned by whoever feeds this connection, and by its flush.
         self._held: list[Connection] | None = None
         self._held_by: Connection | None = None
@@ -249,8 +293,12 @@ class Connection:
     # -- what subclasses say ------------------------------------------------
 
     def on_message(self, payload: bytes) -> bool:
-        """Take one message. True stops the reader until its feed is clear."""
+        """Take one TEXT message. True stops the reader until its feed is clear."""
         raise NotImplementedError
+
+    def on_binary(self, payload: bytes) -> bool:
+        """Take one BINARY message: what it means is the same."""
+        return self.on_message(payload)
 
     def on_alive(self) -> None:
         """Take note of a pong."""
@@ -296,19 +344,24 @@ class Connection:
             self._feed_early(early)
             del early
         receive = self._receive
+        pool = self.pool
         while self._state is not _CLOSED:
             wait()
             if self._state is _CLOSED:
                 return
             feeds = self.feeds
-            if feeds is not None and feeds.is_choked and self._state is _OPEN:
+            if feeds is not None and self._has_to_wait(feeds):
                 feeds.hold(self)
                 continue
+            if not pool.readers:
+                pool.begin_turn()
+            pool.readers += 1
             if self._fed_rest:
                 self._feed(b"")
                 continue
+            buffer = pool.buffer
             try:
-                size = receive(_BUFFER)
+                size = receive(buffer)
             except BlockingIOError:
                 continue
             except OSError:
@@ -318,7 +371,22 @@ class Connection:
                 return
             self.heard_at = monotonic()
             self.bytes_in += size
-            self._feed(_BUFFER[:size].tobytes())
+            self._feed(buffer[:size].tobytes())
+
+    def _has_to_wait(self, feeds: Connection) -> bool:
+        """Tell whether what this one feeds has enough, of everybody or of this one."""
+        if self._state is not _OPEN:
+            return False
+        return feeds.is_choked or (self._share_left <= 0 and not self._new_share(feeds))
+
+    def _new_share(self, feeds: Connection) -> bool:
+        """Take another share of the outbox, if what was before the last one is written."""
+        outbox = feeds.outbox
+        if outbox.written_bytes < self._share_mark:
+            return False
+        self._share_mark = outbox.written_bytes + outbox.queued_bytes
+        self._share_left = SHARE_BYTES
+        return True
 
     def _feed_early(self, data: bytes) -> None:
         feeds, parser = self.feeds, self._parser
@@ -337,8 +405,10 @@ class Connection:
                 self.cut()
             return
         self._fed_rest = False
+        feeds = self.feeds
+        before = feeds.outbox.queued_bytes if feeds is not None else 0
         try:
-            stopped = self._fed_rest = parser.feed(data)
+            stopped = self._fed_rest = parser.feed(data, self.pool.allowance)
         except PeerError as fault:
             self._parser = None
             self.close(fault.close)
@@ -348,6 +418,8 @@ class Connection:
             self._parser = None
             self.close(Close.INTERNAL_ERROR)
             return
+        if feeds is not None:
+            self._share_left -= feeds.outbox.queued_bytes - before
         if stopped and not self._again:
             self._again = True
             self.pool.go_on_next_turn(self)
@@ -373,12 +445,23 @@ class Connection:
 
     def on_ping(self, payload: bytes) -> None:
         """Answer a ping, unless the close is on its way."""
+        self._count_control()
         if self._state is _OPEN:
             self.send(pong_frame(payload))
 
     def on_pong(self) -> None:
         """Pass the sign of life on to whoever waits for it."""
+        self._count_control()
         self.on_alive()
+
+    def _count_control(self) -> None:
+        self._controls += 1
+        if self._controls >= MAX_CONTROLS:
+            now = monotonic()
+            if now - self._controls_since < CONTROLS_S:
+                self.close(Close.TOO_MANY_CONTROLS, drop=True)
+            self._controls = 0
+            self._controls_since = now
 
     def on_close(self, code: int) -> None:
         """Answer the peer's close, or take it as the answer to ours."""
@@ -409,8 +492,24 @@ class Connection:
         self._held.append(feeder)
 
     def _release_held(self) -> None:
+        """Let all who wait go on: they feed nobody any more."""
         held, self._held = self._held, None
         for feeder in held or ():
+            feeder._go_on()
+
+    def _release_whose_turn_it_is(self, held: list[Connection]) -> None:
+        """Let those go on who may queue more, at the low mark."""
+        written = self.outbox.written_bytes
+        ready = [
+            feeder
+            for feeder in held
+            if feeder._share_left > 0 or feeder._share_mark <= written
+        ]
+        if len(ready) == len(held):
+            self._held = None
+        elif ready:
+            self._held = [feeder for feeder in held if feeder not in ready]
+        for feeder in ready:
             feeder._go_on()
 
     def _leave_hold(self) -> None:
@@ -484,7 +583,7 @@ class Connection:
             if self._state is _CLOSING and not self._close_sent:
                 self._close_is_sent()
         if self._held is not None and outbox.queued_bytes <= outbox.low_bytes:
-            self._release_held()
+            self._release_whose_turn_it_is(self._held)
 
     def _stall(self) -> None:
         """Wait until the kernel takes more."""
@@ -666,6 +765,9 @@ class _Swallow:
         self._connection = connection
 
     def on_message(self, payload: bytes) -> bool:
+        return False
+
+    def on_binary(self, payload: bytes) -> bool:
         return False
 
     def on_ping(self, payload: bytes) -> None:

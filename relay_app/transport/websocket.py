@@ -13,7 +13,7 @@ of rest there are:
 * ``_body``: the masked payload of one frame whose head is read. It grows as bytes
   arrive; nothing is ever allocated from a declared length.
 
-A message in fragments is kept in ``_fragments`` until its last one. A length is
+A message in fragments grows in ``_fragments`` until its last one. A length is
 checked against the limit as soon as the head is read, fragments summed, so a
 message over the limit ends in ``TooBig`` before its bytes are buffered.
 
@@ -43,8 +43,11 @@ _MASKED = 0x80
 _MAX_CONTROL_BYTES = 125
 
 MAX_FRAGMENTS = 4096
-"""Fragments of one message. Real peers send none; with the limit on bytes alone a
-message could be made of endless empty ones."""
+"""Fragments of one message beside those that its bytes pay for. Real peers send none;
+with the limit on bytes alone a message could be made of endless empty ones."""
+
+FRAGMENT_BYTES = 32
+"""How many bytes pay for one more fragment of a message."""
 
 MESSAGES_PER_FEED = 512
 """Frames that are handled before others get their turn: one to two milliseconds."""
@@ -54,7 +57,10 @@ class Handler(Protocol):
     """Who is told what came in. Nothing in here may wait or switch."""
 
     def on_message(self, payload: bytes) -> bool:
-        """Take one whole message, TEXT and BINARY alike. True stops this feed."""
+        """Take one whole TEXT message, its UTF-8 not checked. True stops this feed."""
+
+    def on_binary(self, payload: bytes) -> bool:
+        """Take one whole BINARY message. True stops this feed."""
 
     def on_ping(self, payload: bytes) -> None:
         """Take a ping; it has to be answered with the same payload."""
@@ -82,7 +88,8 @@ class FrameParser:
         "_body",
         "_first",
         "_fragments",
-        "_fragments_bytes",
+        "_fragments_begun",
+        "_fragments_left",
         "_length",
         "_mask",
         "_rest",
@@ -100,8 +107,9 @@ class FrameParser:
         self._first = 0
         self._length = 0
         self._mask = b""
-        self._fragments: list[bytes] | None = None
-        self._fragments_bytes = 0
+        self._fragments: bytearray | None = None
+        self._fragments_begun = 0
+        self._fragments_left = 0
 
     @property
     def is_amid_message(self) -> bool:
@@ -112,11 +120,12 @@ class FrameParser:
         """Keep the first bytes of the stream for a later ``feed`` of nothing."""
         self._rest = data
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes, allowance: int = MESSAGES_PER_FEED) -> bool:
         """Parse what has arrived.
 
         Args:
             data: The next bytes of the stream; empty to go on after a stop.
+            allowance: Frames after which it stops, at least 1.
 
         Returns: True when it stopped before the end, because the handler asked
         for it or because others should have a turn: feed again before receiving.
@@ -143,7 +152,6 @@ class FrameParser:
             self._rest = b""
         end = len(data)
         limit = self.limit_bytes
-        allowance = MESSAGES_PER_FEED
         while end - at >= 2:
             first = data[at]
             length = data[at + 1] - _MASKED
@@ -185,7 +193,7 @@ class FrameParser:
             payload = apply_mask(data[start:stop], data[start - 4 : start])
             at = stop
             allowance -= 1
-            if first == 0x81 or first == 0x82:
+            if first == 0x81:
                 self.messages += 1
                 # Looked up anew each time: the handler changes when it closes.
                 stopped = self.handler.on_message(payload)
@@ -208,10 +216,15 @@ class FrameParser:
             return
         if opcode > BINARY or (opcode == CONTINUATION) is (self._fragments is None):
             raise ProtocolError
-        if self._fragments is not None and len(self._fragments) >= MAX_FRAGMENTS:
-            raise ProtocolError
-        if self._fragments_bytes + length > self.limit_bytes:
+        if self._fragments is None:
+            if length > self.limit_bytes:
+                raise TooBig
+            return
+        whole = len(self._fragments) + length
+        if whole > self.limit_bytes:
             raise TooBig
+        if self._fragments_left + whole // FRAGMENT_BYTES <= 0:
+            raise ProtocolError
 
     def _frame(self, first: int, payload: bytes) -> bool:
         """Handle any frame whose payload is there."""
@@ -221,20 +234,24 @@ class FrameParser:
             return False
         if self._fragments is None:
             if first & _FIN:
-                self.messages += 1
-                return self.handler.on_message(payload)
-            self._fragments = [payload]
-            self._fragments_bytes = len(payload)
+                return self._message(first, payload)
+            self._fragments = bytearray(payload)
+            self._fragments_begun = first
+            self._fragments_left = MAX_FRAGMENTS - 1
             return False
-        self._fragments.append(payload)
-        self._fragments_bytes += len(payload)
+        self._fragments += payload
+        self._fragments_left -= 1
         if not first & _FIN:
             return False
-        whole = b"".join(self._fragments)
+        whole = bytes(self._fragments)
         self._fragments = None
-        self._fragments_bytes = 0
+        return self._message(self._fragments_begun, whole)
+
+    def _message(self, first: int, payload: bytes) -> bool:
         self.messages += 1
-        return self.handler.on_message(whole)
+        if first & 0x0F == BINARY:
+            return self.handler.on_binary(payload)
+        return self.handler.on_message(payload)
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:

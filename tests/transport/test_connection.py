@@ -272,11 +272,14 @@ def test_flooder_leaves_others_their_turn() -> None:
             seen.append(other.frames_in)
             super()._feed(data)
 
+        def on_message(self, payload: bytes) -> bool:
+            return False
+
     with bench() as b:
         other, far = b.connect()
         flooded, end = b.connect(Flooded)
-        end.sendall(frame(0x8A, b"") * 8000)
-        wait_until(lambda: flooded.pongs == 8000)
+        end.sendall(frame(0x81, b"") * 8000)
+        wait_until(lambda: flooded.frames_in == 8000)
         assert read(far, 3) == b"\x81\x01x"
     assert len(seen) >= 8000 // 512
     assert 1 in seen[:4]
@@ -503,6 +506,84 @@ def test_feeder_is_held_at_the_high_mark_and_goes_on_at_the_low_mark() -> None:
             assert read(drain, 504)[4:] == payload
         writer.join()
         assert feeder.is_open and sink.is_open
+
+
+def test_flooding_feeder_has_two_shares_of_the_queue_and_others_have_room() -> None:
+    """Who floods waits for what it has queued; who does not is not made to wait."""
+    with bench(outbox_max_bytes=1 << 20) as b:
+        sink, drain = b.connect(strict=False)
+        flooder, flood = b.connect(Feeder)
+        polite, source = b.connect(Feeder)
+        flooder.feeds = polite.feeds = sink
+        payload = b"." * 900
+        writer = gevent.spawn(
+            lambda: [flood.sendall(frame(0x81, payload) * 100) for _ in range(20)]
+        )
+        wait_until(lambda: flooder._held_by is sink)
+        most = 2 * (connection.SHARE_BYTES + connection.RECEIVE_BYTES * 11 // 10)
+        assert connection.SHARE_BYTES < sink.outbox.queued_bytes < most
+        assert not sink.is_choked
+        source.sendall(frame(0x81, b"polite"))
+        wait_until(lambda: polite.frames_in == 1)
+        assert polite._held_by is None
+        got = bytearray()
+        while len(got) < 2000 * 904 + 8:
+            got += drain.recv(65536)
+        writer.join()
+        assert bytes(got).replace(text_head(900) + payload, b"") == b"\x81\x06polite"
+        wait_until(lambda: flooder._held_by is None)
+
+
+def test_many_readers_in_one_turn_get_less_each() -> None:
+    """However many flood, a turn stays short; when they are few each has all again."""
+    most: list[int] = []
+
+    class Measured(Echo):
+        __slots__ = ()
+
+        def _feed(self, data: bytes) -> None:
+            most.append(len(data))
+            super()._feed(data)
+
+        def on_message(self, payload: bytes) -> bool:
+            return False
+
+    with bench(message_timeout_s=300) as b:
+        crowd = [b.connect(Measured) for _ in range(connection.BUSY_READERS + 1)]
+        half = b"\x82\xfe\x03\xe8\0\0\0\0" + b"x" * 1000
+        for rounds in (1, 2):
+            most.clear()
+            for _, end in crowd:
+                end.sendall(half * 60)
+            wait_until(lambda n=rounds: all(c.frames_in == 60 * n for c, _ in crowd))
+            assert (max(most) > connection.BUSY_RECEIVE_BYTES) is (rounds == 1)
+        most.clear()
+        one, end = crowd[0]
+        end.sendall(half)
+        wait_until(lambda: one.frames_in == 121)
+        end.sendall(half * 60)
+        wait_until(lambda: one.frames_in == 181)
+        assert max(most) > connection.BUSY_RECEIVE_BYTES
+
+
+def test_control_frames_past_the_bound_close_1008() -> None:
+    """So many in a second are no heartbeat; what was handled before was answered."""
+    with bench() as b:
+        echo, end = b.connect()
+        end.sendall(frame(0x8A, b"") * connection.MAX_CONTROLS)
+        assert read_close(end) == (1008, "too many control frames")
+        assert echo.ended == [1008]
+
+
+def test_control_frames_spread_over_time_are_no_fault() -> None:
+    """The bound is a rate: the count begins anew when its second has passed."""
+    with bench() as b:
+        echo, end = b.connect()
+        end.sendall(frame(0x8A, b"") * (connection.MAX_CONTROLS - 1))
+        wait_until(lambda: echo.pongs == connection.MAX_CONTROLS - 1)
+        echo._controls_since -= connection.CONTROLS_S
+        end.sendall(frame(0x8A, b"") * 10 + frame(0x81, b"x"))
+        assert read(end, 3) == b"\x81\x01x"
 
 
 def test_held_feeder_is_let_go_when_the_sink_ends() -> None:

@@ -12,6 +12,7 @@ from relay_app.core.close_codes import Close
 from relay_app.core.errors import PeerError
 from relay_app.transport import websocket
 from relay_app.transport.websocket import (
+    FRAGMENT_BYTES,
     MAX_FRAGMENTS,
     MESSAGES_PER_FEED,
     FrameParser,
@@ -36,6 +37,11 @@ class Recorder:
 
     def on_message(self, payload: bytes) -> bool:
         self.seen.append(("message", payload))
+        self.messages += 1
+        return self.messages in self.stop_at
+
+    def on_binary(self, payload: bytes) -> bool:
+        self.seen.append(("binary", payload))
         self.messages += 1
         return self.messages in self.stop_at
 
@@ -76,7 +82,8 @@ def masked(first: int, payload: bytes) -> bytes:
 def test_feed_whole_message_of_any_length(length: int, first: int) -> None:
     """TEXT and BINARY, each length form, exactly the limit."""
     payload = bytes(n % 251 for n in range(length))
-    assert run([masked(first, payload)]).seen == [("message", payload)]
+    kind = "message" if first == 0x81 else "binary"
+    assert run([masked(first, payload)]).seen == [(kind, payload)]
 
 
 @pytest.mark.parametrize(
@@ -142,16 +149,22 @@ def test_feed_fragments_with_control_frames_between() -> None:
 
 
 def test_feed_as_many_fragments_as_allowed() -> None:
-    """Exactly the limit passes."""
-    data = (
-        frame(0x01, b"a") + frame(0x00, b"b") * (MAX_FRAGMENTS - 1) + frame(0x80, b"c")
-    )
-    kinds = [kind for kind, _ in run([data]).seen]
-    assert kinds == ["fault"]
-    data = (
-        frame(0x01, b"a") + frame(0x00, b"b") * (MAX_FRAGMENTS - 2) + frame(0x80, b"c")
-    )
-    assert [kind for kind, _ in run([data]).seen] == ["message"]
+    """Exactly the limit of empty ones passes; one more is a fault."""
+    first, more, last = frame(0x01, b""), frame(0x00, b""), frame(0x80, b"c")
+    for between, kind in ((MAX_FRAGMENTS - 2, "message"), (MAX_FRAGMENTS - 1, "fault")):
+        assert [k for k, _ in run([first + more * between + last]).seen] == [kind]
+
+
+def test_feed_fragments_are_paid_for_by_their_bytes() -> None:
+    """A message of small fragments passes, however many; of tiny ones it does not."""
+    for size, kind in ((FRAGMENT_BYTES, "binary"), (FRAGMENT_BYTES // 8, "fault")):
+        parts = LIMIT // size
+        data = frame(0x02, b"y" * size) + frame(0x00, b"y" * size) * (parts - 2)
+        data += frame(0x80, b"z" * size)
+        (seen,) = run([data]).seen
+        assert seen[0] == kind
+        if kind == "binary":
+            assert seen[1] == b"y" * size * (parts - 1) + b"z" * size
 
 
 def test_feed_gives_others_a_turn() -> None:
