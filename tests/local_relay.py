@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gevent.pywsgi import WSGIServer
-
 from relay_app.app import create_app
 from relay_app.core.config import Config
 from relay_app.transport.handler import Handler
 from relay_app.transport.hub import Hub
+from relay_app.transport.listener import Listener
 from tests.peers import Peer
 from tests.waiting import wait_until
 
@@ -20,16 +19,22 @@ class LocalRelay:
     """A relay on a free port of loopback.
 
     Args:
+        max_heads: Requests that may be at their head at once.
         overrides: Fields of ``Config``; the rate limit is off unless set.
     """
 
-    def __init__(self, **overrides: Any) -> None:
+    def __init__(self, max_heads: int = 64, **overrides: Any) -> None:
         config = Config(**{"rate_per_minute": 0, "drain_s": 0.0, **overrides})
         self.app = create_app(config)
         self.hub: Hub = self.app.extensions["relay"].hub
         Handler.handshake_timeout_s = config.handshake_timeout_s
-        self.server = WSGIServer(
-            ("127.0.0.1", 0), self.app, handler_class=Handler, log=None, error_log=None
+        self.server = Listener(
+            ("127.0.0.1", 0),
+            max_heads,
+            application=self.app,
+            handler_class=Handler,
+            log=None,
+            error_log=None,
         )
         self.server.start()
         self.hub.start()

@@ -91,6 +91,52 @@ class GuardWarning(GuardFinding):
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptPaused(Event):
+    """A connection could not be accepted; the relay waits a moment and tries again."""
+
+    name: ClassVar[str] = "accept.paused"
+    level: ClassVar[int] = logging.WARNING
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyUntrusted(Event):
+    """A peer on a private address forwards for others and is not trusted to."""
+
+    name: ClassVar[str] = "proxy.untrusted"
+    level: ClassVar[int] = logging.WARNING
+    peer: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AllowlistRead(Event):
+    """The list of allowed server-ids was read again."""
+
+    name: ClassVar[str] = "allowlist.read"
+    level: ClassVar[int] = logging.INFO
+    allowed: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllowlistKept(Event):
+    """The list of allowed server-ids cannot be used; the one before stays in force."""
+
+    name: ClassVar[str] = "allowlist.kept"
+    level: ClassVar[int] = logging.ERROR
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunsAsRoot(Event):
+    """The relay runs with all rights."""
+
+    name: ClassVar[str] = "process.root"
+    level: ClassVar[int] = logging.WARNING
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceRefused(Event):
     """The guard refused something while the relay runs, or a start."""
 

@@ -2,7 +2,8 @@
 
 Two limits count per *source*, which is an IPv4 address or an IPv6 /64 (what one
 subscriber gets): a token bucket for upgrade attempts, and a cap on connections.
-A third counts all connections of the relay.
+A third counts all connections of the relay, and a part of it is held back from those
+who have many. Before any of this, ``Heads`` bounds requests that are not there yet.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ipaddress
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -148,8 +150,16 @@ class RateLimiter:
             del self._buckets[quietest]
 
 
+HELD_BACK = 16
+"""One part in so many of all places is held back from sources that have as much."""
+
+
 class Gate:
     """The caps: places for connections, in all and per source.
+
+    The last places, one in ``HELD_BACK``, are only for sources that have fewer places
+    than these are, so that one source cannot take every place. With fewer places in
+    all than ``HELD_BACK`` there are none to hold back.
 
     Args:
         max_connections: Places in all.
@@ -158,31 +168,89 @@ class Gate:
 
     def __init__(self, max_connections: int, max_per_source: int) -> None:
         self._max_connections = max_connections
-        self._max_per_source = max_per_source
+        self._max_per_source = max_per_source or max_connections
+        self._held_back = max_connections // HELD_BACK
         self._per_source: dict[str, int] = {}
         self.taken = 0
+
+    @property
+    def sources(self) -> int:
+        """Sources that have a place just now."""
+        return len(self._per_source)
 
     def enter(self, source: str) -> bool:
         """Take a place, held until ``leave``.
 
         Returns: False, with nothing changed, when there is none.
         """
-        if self.taken >= self._max_connections:
+        left = self._max_connections - self.taken
+        held = self._per_source.get(source, 0)
+        if not left or held >= self._max_per_source:
             return False
-        if self._max_per_source:
-            held = self._per_source.get(source, 0)
-            if held >= self._max_per_source:
-                return False
-            self._per_source[source] = held + 1
+        if left <= self._held_back <= held:
+            return False
+        self._per_source[source] = held + 1
         self.taken += 1
         return True
 
     def leave(self, source: str) -> None:
         """Give a place back."""
         self.taken -= 1
-        if self._max_per_source:
-            held = self._per_source[source] - 1
-            if held:
-                self._per_source[source] = held
-            else:
+        held = self._per_source[source] - 1
+        if held:
+            self._per_source[source] = held
+        else:
+            del self._per_source[source]
+
+
+Head = TypeVar("Head")
+
+
+class Heads(Generic[Head]):
+    """Requests that are at their head, and which of them to give up.
+
+    A stranger may open connections and say nothing. Each has a place of its own until
+    its head's deadline, so there have to be fewer of them than places: past a bound
+    the oldest goes, since a head that is in earnest is there within a moment.
+
+    Args:
+        max_heads: In all, at least 1.
+        max_per_source: Of one source.
+    """
+
+    def __init__(self, max_heads: int, max_per_source: int) -> None:
+        self._max_heads = max_heads
+        self._max_per_source = max_per_source
+        self._all: dict[Head, str] = {}
+        self._per_source: dict[str, dict[Head, None]] = {}
+
+    def __len__(self) -> int:
+        """Requests at their head just now."""
+        return len(self._all)
+
+    def enter(self, head: Head, source: str) -> Head | None:
+        """Take note of a new head.
+
+        Returns: The one to give up, never ``head`` itself: the oldest of the same
+        source past its bound, else the oldest of all past theirs; ``None`` within both.
+        """
+        self._all[head] = source
+        of_source = self._per_source.setdefault(source, {})
+        of_source[head] = None
+        if len(of_source) > self._max_per_source:
+            oldest = next(iter(of_source))
+        elif len(self._all) > self._max_heads:
+            oldest = next(iter(self._all))
+        else:
+            return None
+        self.leave(oldest)
+        return oldest
+
+    def leave(self, head: Head) -> None:
+        """Forget a head; one that was given up is forgotten already."""
+        source = self._all.pop(head, None)
+        if source is not None:
+            of_source = self._per_source[source]
+            del of_source[head]
+            if not of_source:
                 del self._per_source[source]

@@ -18,6 +18,7 @@ list of (lower-case name, value) in bytes; ``relay.has_body``; ``relay.accept``.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import re
@@ -34,6 +35,7 @@ from geventwebsocket.handler import WebSocketHandler
 from gunicorn.workers.ggevent import PyWSGIHandler
 
 from relay_app import log
+from relay_app.core import policy
 
 MAX_HEAD_BYTES = 16384
 """Request line and header fields together."""
@@ -121,6 +123,10 @@ class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]
     def handle(self) -> None:
         """Serve the one request of this connection and close it, unless it was upgraded."""
         linger = False
+        heads = self.server.heads
+        given_up = heads.enter(self, policy.source(self._peer_address()))
+        if given_up is not None:
+            given_up.give_up()
         try:
             try:
                 head = self._read_head(monotonic() + self.handshake_timeout_s)
@@ -140,11 +146,20 @@ class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]
             # gevent would print it with its text, which may quote the peer.
             log.error("request", exc)
         finally:
+            heads.leave(self)
             if not self._upgraded:
                 self._hang_up(linger)
             # The server's own frames keep this object until the greenlet ends.
             self.environ = {}
             self.__dict__.pop("socket", None)
+
+    def give_up(self) -> None:
+        """End the connection, called for another one's sake: there are too many.
+
+        The handler's own greenlet sees the end of the stream, and closes.
+        """
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     # -- the head -----------------------------------------------------------
 

@@ -53,6 +53,13 @@ PHONE_SEND_BUFFER_BYTES = 131072
 """``SO_SNDBUF`` of a phone (Linux doubles it): what a phone that does not read holds
 in the kernel beside its outbox. A binary's is left to the kernel's tuning."""
 
+BINARY_UNSENT_BYTES = 131072
+"""``TCP_NOTSENT_LOWAT`` of a binary: what the kernel takes beyond what is on its way.
+The rest stays in the outbox, where each phone's part of it is bounded; a polite phone
+would wait behind megabytes of a flooder's in the kernel otherwise."""
+
+_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+
 DRAIN_TAIL_S = 1.0
 """The end of the drain window in which no close begins, so that answers can arrive."""
 
@@ -173,6 +180,8 @@ class Hub:
             early: Bytes that came with the request head.
             peer: Who it is.
         """
+        if _NOTSENT_LOWAT is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, BINARY_UNSENT_BYTES)
         binary = self._make(BinaryLeg, sock, self.config.max_binary_frame_bytes, peer)
         binary.start(early)
         self._log_opened(binary, peer)

@@ -25,16 +25,15 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
-from gevent.pool import Pool as GreenletPool
 from geventwebsocket.gunicorn.workers import GeventWebSocketWorker
 from gunicorn.workers.base import Worker
-from gunicorn.workers.ggevent import PyWSGIServer
 
 from relay_app import lock, log
 from relay_app.core import events, guard
 from relay_app.core.errors import InstanceRefused
 from relay_app.core.guard import Facts
 from relay_app.transport.handler import Handler
+from relay_app.transport.listener import Listener
 
 _JOB_SIGNALS = (signal.SIGTTIN, signal.SIGTTOU)
 
@@ -82,7 +81,7 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
     _stopping: Event | None = None
     _orphaned = False
 
-    server_class = PyWSGIServer
+    server_class = Listener
     wsgi_handler = Handler
 
     @classmethod
@@ -173,12 +172,12 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
                 return
             gevent.sleep(LOOK_S)
 
-    def _server(self, listener: Any) -> PyWSGIServer:
+    def _server(self, listener: Any) -> Listener:
         listener.setblocking(True)
         return self.server_class(
             listener,
             application=self.wsgi,
-            spawn=GreenletPool(self.worker_connections),
+            max_heads=self.worker_connections,
             log=None,
             error_log=None,
             handler_class=self.wsgi_handler,

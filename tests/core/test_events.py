@@ -16,6 +16,7 @@ ALL = [
 ]
 
 ALLOWED = {
+    "allowed",
     "bytes_in",
     "bytes_out",
     "close_code",

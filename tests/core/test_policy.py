@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_app.core import policy
-from relay_app.core.policy import Gate, RateLimiter
+from relay_app.core.policy import Gate, Heads, RateLimiter
 
 TRUSTED = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "fd00::/8")))
 
@@ -106,8 +106,76 @@ def test_gate_counts_all_and_per_source() -> None:
 
 
 def test_gate_without_cap_per_source() -> None:
-    """0 means no such cap, and nothing is remembered per source."""
+    """0 means no such cap, and nothing is held back where there are few places."""
     gate = Gate(max_connections=2, max_per_source=0)
     assert [gate.enter("a"), gate.enter("a"), gate.enter("a")] == [True, True, False]
     gate.leave("a")
-    assert gate._per_source == {}
+    gate.leave("a")
+    assert (gate.sources, gate.taken) == (0, 0)
+
+
+def test_gate_holds_places_back_from_one_source() -> None:
+    """One source cannot take every place; the last ones are for those who have few."""
+    gate = Gate(max_connections=64, max_per_source=0)
+    assert sum(gate.enter("greedy") for _ in range(64)) == 60
+    assert [gate.enter(name) for name in ("b", "b", "c", "d", "e")] == [True] * 4 + [
+        False
+    ]
+    gate.leave("greedy")
+    assert not gate.enter("greedy")
+    assert gate.enter("e")
+    assert gate.taken == 64
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=200))
+def test_gate_never_passes_its_caps_and_gives_all_back(
+    steps: list[tuple[bool, str]],
+) -> None:
+    """Whoever comes and goes, the sums hold, and an empty relay remembers nobody."""
+    gate = Gate(max_connections=32, max_per_source=20)
+    inside: list[str] = []
+    for comes, source in steps:
+        if comes:
+            free = gate.taken < 32 and inside.count(source) < 20
+            entered = gate.enter(source)
+            assert not entered or free
+            if free and inside.count(source) < 2:
+                assert entered  # who has next to nothing is never held back
+            inside += [source] * entered
+        elif source in inside:
+            inside.remove(source)
+            gate.leave(source)
+        assert gate.taken == len(inside)
+        assert gate.sources == len(set(inside))
+    for source in inside:
+        gate.leave(source)
+    assert (gate.taken, gate.sources) == (0, 0)
+
+
+def test_heads_give_up_the_oldest_of_a_source_past_its_bound() -> None:
+    """Who opens many and says nothing pays with its own."""
+    heads: Heads[int] = Heads(max_heads=10, max_per_source=3)
+    assert [heads.enter(n, "a") for n in range(3)] == [None] * 3
+    assert heads.enter(9, "b") is None
+    assert heads.enter(3, "a") == 0
+    heads.leave(1)
+    assert heads.enter(4, "a") is None
+    assert heads.enter(5, "a") == 2
+    assert len(heads) == 4
+
+
+def test_heads_give_up_the_oldest_of_all_past_the_bound() -> None:
+    """Many sources with a few heads each: the one that took longest goes."""
+    heads: Heads[int] = Heads(max_heads=2, max_per_source=2)
+    assert [heads.enter(n, str(n)) for n in range(4)] == [None, None, 0, 1]
+    heads.leave(0)  # its handler comes to its end later
+    heads.leave(2)
+    heads.leave(3)
+    assert len(heads) == 0
+    assert heads._per_source == {}
+
+
+def test_heads_with_one_place_keep_the_newest() -> None:
+    """The smallest bound works too."""
+    heads: Heads[int] = Heads(max_heads=1, max_per_source=1)
+    assert [heads.enter(n, "a") for n in range(3)] == [None, 0, 1]
