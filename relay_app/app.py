@@ -18,10 +18,17 @@ from flask import Flask, Response
 from relay_app import facts, lock, log
 from relay_app.banner import banner
 from relay_app.core import events, guard, platforms
+from relay_app.core.allowlist import AllowlistFault
 from relay_app.core.config import Config
 from relay_app.core.errors import ConfigError, InstanceRefused
 from relay_app.core.guard import Facts, Level, LockState
-from relay_app.process import raise_file_limit
+from relay_app.process import (
+    AS_ROOT,
+    is_root,
+    raise_file_limit,
+    read_allowlist,
+    start_faults,
+)
 from relay_app.transport.hub import Hub
 from relay_app.version import version
 from relay_app.web.routes import blueprint
@@ -76,6 +83,22 @@ class Relay:
             raise InstanceRefused(verdict.message(), verdict.codes)
         self._served_by = os.getpid()
 
+    def read_allowlist(self) -> None:
+        """Read the file of allowed server-ids again; keep the old list if it is broken.
+
+        Who is connected stays connected. Waits for the disk: not for the event loop.
+        """
+        path = self.config.server_ids_file
+        if path is None:
+            return
+        try:
+            allowed = read_allowlist(path)
+        except AllowlistFault as fault:
+            log.emit(events.AllowlistKept(detail=fault.fault))
+            return
+        self.hub.allowed = allowed
+        log.emit(events.AllowlistRead(allowed=len(allowed)))
+
     def only_here(self) -> Response | None:
         """Answer 503 instead of a view's answer in a process that may not serve.
 
@@ -102,6 +125,8 @@ class Relay:
     def _say_findings(self) -> None:
         for sentence in self.config.unknown:
             log.emit(events.SettingUnknown(detail=sentence))
+        if is_root():
+            log.emit(events.RunsAsRoot(detail=AS_ROOT))
         here = platforms.detect(os.environ)
         if here is not None:
             log.emit(
@@ -195,11 +220,16 @@ def _make(config: Config) -> Flask:
     verdict = guard.judge(facts.gather(config, os.environ, workers=1))
     if verdict.level is Level.REFUSE:
         raise InstanceRefused(verdict.message(), verdict.codes)
+    faults = start_faults(config)
+    if faults:
+        raise ConfigError(faults)
     fitted, _ = config.within_file_limit(raise_file_limit())
     app = Flask("relay_app", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the contract has an order
     relay = Relay(config, Hub(fitted, verdict, version()))
     app.extensions["relay"] = relay
+    if config.server_ids_file is not None:
+        relay.hub.allowed = read_allowlist(config.server_ids_file)
     app.before_request(relay.only_here)
     app.register_blueprint(blueprint)
     return app

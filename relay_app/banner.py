@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from relay_app.core.config import Config
+from relay_app.process import AS_ROOT, is_root
 from relay_app.transport.hub import Hub
 
 
@@ -45,10 +46,13 @@ def not_protected(config: Config) -> list[str]:
     Returns: Sentences for a person, the gravest first.
     """
     sentences = ["no TLS here: put a proxy or a platform that has it in front"]
-    sentences.append(
-        "open: whoever reaches this address may claim any free server-id; the relay "
-        "looks at no token, the binary does"
-    )
+    if config.server_ids_file is None:
+        sentences.append(
+            "open: whoever reaches this address may claim any free server-id; the relay "
+            "looks at no token, the binary does"
+        )
+    if is_root():
+        sentences.append(AS_ROOT)
     if not config.rate_per_minute:
         sentences.append("no rate limit on upgrade attempts")
     elif not config.trusted_proxies:
@@ -75,8 +79,12 @@ def banner(config: Config, hub: Hub, listen: Sequence[str]) -> str:
         if config.rate_per_minute
         else "no limit on upgrades"
     )
+    access = "open to any server-id"
+    if hub.allowed is not None:
+        access = f"closed to all but {len(hub.allowed)} server-ids of the file"
     rows = [
         ("listening", ", ".join(listen)),
+        ("access", access),
         ("version", hub.version),
         ("guard", f"{verdict.level.name}{codes}; exactly one instance may run"),
         (

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from relay_app import facts, lock, log
+from relay_app import facts, lock, log, process
 from relay_app.core import events, guard
 from relay_app.core.config import Config
 from relay_app.core.errors import ConfigError
@@ -79,12 +79,17 @@ def nworkers_changed(server: Any, new: int, old: int | None) -> None:
     """Judge the start. Later on the count stays at one, see ``on_starting``.
 
     Raises:
-        SystemExit: 3, before anything is bound.
+        SystemExit: Before anything is bound: 3 for the guard's refusal, 78 for what
+            this process cannot start with.
     """
     if old is None:
         verdict = _judge(server, ())
         if verdict.level is Level.REFUSE:
             _refuse(verdict)
+        faults = process.start_faults(_config({**os.environ, **server.cfg.env}))
+        if faults:
+            print(ConfigError(faults), file=sys.stderr, flush=True)
+            sys.exit(guard.EXIT_REFUSED)
         held = lock.held()
         if held is not None:
             held.introduce()
@@ -149,7 +154,15 @@ def _refuse_another_count() -> None:
 
 
 def _refuse_reload(server: Any) -> None:
-    """Ignore HUP: gunicorn would start a second worker beside the living one."""
+    """Answer HUP: gunicorn would start a second worker beside the living one.
+
+    Where there is a file of allowed server-ids, the worker is told to read it again.
+    Without one nothing can be read again, and that is said.
+    """
+    if _config({**os.environ, **server.cfg.env}).server_ids_file is not None:
+        for pid in list(server.WORKERS):
+            os.kill(pid, signal.SIGHUP)
+        return
     log.emit(
         events.InstanceRefused(
             code="SI-106",

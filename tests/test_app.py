@@ -6,13 +6,14 @@ import gc
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from relay_app import app as app_module
 from relay_app.app import create_app
 from relay_app.core.config import Config
-from relay_app.core.errors import InstanceRefused
+from relay_app.core.errors import ConfigError, InstanceRefused
 
 
 @pytest.fixture(autouse=True)
@@ -104,13 +105,17 @@ def test_platform_and_its_names_are_logged(
     assert "revision" not in found
 
 
-def test_announce_logs_findings_and_start(capsys: pytest.CaptureFixture[str]) -> None:
+def test_announce_logs_findings_and_start(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One line per finding and unknown variable, then the start."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
     config = Config.from_environ(
         {
             "PYRYCODE_RELAY_REPLICAS": "2",
             "PYRYCODE_RELAY_SINGLE_INSTANCE": "1",
             "PYRYCODE_RELAY_PRODUCTION": "1",
+            "PYRYCODE_RELAY_ALLOW_ROOT": "1",
             "PYRYCODE_RELAY_ASSERT_SINGLE_INSTANCE": "1",
             "PYRYCODE_RELAY_DRAIN": "1",
             "PYRYCODE_RELAY_MAX_CONNECTIONS": "1000000",
@@ -121,6 +126,7 @@ def test_announce_logs_findings_and_start(capsys: pytest.CaptureFixture[str]) ->
     records = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(record["level"], record["event"]) for record in records] == [
         ("warning", "setting.unknown"),
+        ("warning", "process.root"),
         ("warning", "instance.finding"),
         ("info", "instance.finding"),
         ("warning", "setting.reduced"),
@@ -128,7 +134,51 @@ def test_announce_logs_findings_and_start(capsys: pytest.CaptureFixture[str]) ->
     ]
     assert records[-1]["listen"] == "127.0.0.1:80, [::1]:81, unix:/run/x"
     assert records[-1]["guard"] == "WARN"
-    assert records[-1]["max_connections"] == records[3]["max_connections"] < 1_000_000
+    assert records[-1]["max_connections"] == records[4]["max_connections"] < 1_000_000
+
+
+def test_root_in_production_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A settings fault that names the way out; behind the guard's own refusal."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    asserted = Config(production=True, assert_single_instance=True)
+    with pytest.raises(ConfigError) as fault:
+        create_app(asserted)
+    assert "PYRYCODE_RELAY_ALLOW_ROOT=1" in str(fault.value)
+    with pytest.raises(InstanceRefused):
+        create_app(Config(production=True))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    create_app(asserted)
+
+
+def test_read_allowlist_keeps_the_old_one_when_the_new_one_is_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was in force stays in force, and the log says which line is at fault."""
+    file = tmp_path / "ids"
+    file.write_text("one\n")
+    relay = create_app(Config(server_ids_file=str(file))).extensions["relay"]
+    assert relay.hub.allows("one")
+    assert not relay.hub.allows("two")
+    file.write_text("two\nthree four\n")
+    relay.read_allowlist()
+    assert relay.hub.allows("one")
+    file.write_text("two\n")
+    relay.read_allowlist()
+    assert relay.hub.allows("two")
+    assert not relay.hub.allows("one")
+    kept, read = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert kept["event"] == "allowlist.kept"
+    assert kept["detail"] == "line 2 has more than one entry"
+    assert (read["event"], read["allowed"]) == ("allowlist.read", 1)
+    create_app(Config()).extensions["relay"].read_allowlist()
+    assert capsys.readouterr().err == ""
+
+
+def test_broken_allowlist_refuses_the_start(tmp_path: Path) -> None:
+    """A relay that was to be closed must not come up open."""
+    with pytest.raises(ConfigError) as fault:
+        create_app(Config(server_ids_file=str(tmp_path / "none")))
+    assert "PYRYCODE_RELAY_SERVER_IDS_FILE: cannot be read" in str(fault.value)
 
 
 def test_announce_to_a_person_shows_the_banner(

@@ -68,16 +68,30 @@ def test_banner_url_can_be_dialled(listen: str, url: str) -> None:
     assert f"--url {url}\n" in text(listen)
 
 
-def test_banner_shows_odd_sizes_and_verdicts() -> None:
+def test_banner_shows_odd_sizes_and_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes that are no whole unit, findings by code."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     shown = text(max_frame_bytes=1000, assert_single_instance=True, production=True)
     assert "1000 B per message" in shown
     assert "FINE (SI-402)" in shown
     assert "3 MiB per message" in text(max_frame_bytes=3 << 20)
 
 
-def test_not_protected_follows_the_settings() -> None:
+def test_banner_says_whether_the_relay_is_open_or_closed(tmp_path: Path) -> None:
+    """It is the first thing to know of a relay on the internet."""
+    assert "access       open to any server-id" in text()
+    file = tmp_path / "ids"
+    file.write_text("one\ntwo\n")
+    closed = text(server_ids_file=str(file))
+    assert "access       closed to all but 2 server-ids of the file" in closed
+    assert "may claim any free server-id" not in closed
+
+
+def test_not_protected_follows_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each sentence is true of this configuration."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert any("root" in s for s in not_protected(Config()))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert any("no rate limit" in s for s in not_protected(Config(rate_per_minute=0)))
     assert any("TRUSTED_PROXIES" in s for s in not_protected(Config()))
     behind = Config(trusted_proxies=(ip_network("10.0.0.0/8"),))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.gunicorn import Gunicorn, gunicorn
-from tests.peers import get
+from tests.peers import ask, get, upgrade_request
 from tests.waiting import wait_until
 
 FIRST_LINE = (
@@ -181,6 +181,55 @@ def test_signals_that_would_change_the_workers_change_nothing(
         wait_until(lambda: relay.workers() == before)
         phone.send("1")
         assert binary.recv_json()["frame"] == 1
+
+
+def test_hup_reads_the_allowed_server_ids_again(tmp_path: Path) -> None:
+    """Nobody is cut, no second worker is made; a broken file changes nothing."""
+    file = tmp_path / "ids"
+    file.write_text("id\n")
+    with gunicorn(SERVER_IDS_FILE=file) as relay:
+        relay.ready()
+        binary, phone, _ = relay.pair()
+        before = relay.workers()
+        file.write_text("id\nbroken line\n")
+        relay.signal(signal.SIGHUP)
+        wait_until(lambda: relay.named("allowlist.kept"), lambda: relay.output)
+        assert ask(relay.address, upgrade_request("server", "new"))[0] == 403
+        file.write_text("new\n")
+        os.killpg(relay.process.pid, signal.SIGHUP)
+        wait_until(lambda: relay.named("allowlist.read"), lambda: relay.output)
+        relay.pair("new")
+        assert ask(relay.address, upgrade_request("client", "id"))[0] == 403
+        phone.send("1")
+        assert binary.recv_json()["frame"] == 1
+        assert relay.workers() == before
+        assert not relay.named("instance.refused")
+
+
+@pytest.mark.parametrize("content", ["", "two ids\n", None])
+def test_allowed_server_ids_that_cannot_be_read_refuse_the_start(
+    content: str | None, tmp_path: Path
+) -> None:
+    """78 before the bind: a closed relay must not come up open."""
+    file = tmp_path / "ids"
+    if content is not None:
+        file.write_text(content)
+    code, output = refused(extra={"PYRYCODE_RELAY_SERVER_IDS_FILE": str(file)})
+    assert code == 78
+    assert "PYRYCODE_RELAY_SERVER_IDS_FILE: " in output
+    assert "two" not in output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be refused as root")
+def test_root_in_production_is_refused_before_the_bind() -> None:
+    """Exit 78, with the way out."""
+    production = {
+        "PYRYCODE_RELAY_PRODUCTION": "1",
+        "PYRYCODE_RELAY_ASSERT_SINGLE_INSTANCE": "1",
+    }
+    code, output = refused(extra=production)
+    assert code == 78
+    assert "PYRYCODE_RELAY_ALLOW_ROOT=1" in output
 
 
 def test_second_worker_beside_a_living_one_is_refused(tmp_path: Path) -> None:

@@ -43,11 +43,12 @@ IMPURE = {
 }
 LEAVES = {"errors": {"close_codes"}, "close_codes": set()}
 IN_THE_MASTER = {
-    "hooks": {"core", "facts", "lock", "log"},
+    "hooks": {"core", "facts", "lock", "log", "process"},
     "facts": {"core", "lock"},
     "lock": {"core", "kernel_lock"},
     "kernel_lock": {"core", "version"},
     "gunicorn_conf": {"hooks", "process"},
+    "process": {"core"},
 }
 
 

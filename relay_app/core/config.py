@@ -136,7 +136,7 @@ def _public_host(text: str) -> str:
     return text.lower()
 
 
-def _directory(text: str) -> str:
+def _absolute_path(text: str) -> str:
     if not text.startswith("/") or not text.isprintable() or len(text) > 1024:
         raise ValueError
     return text
@@ -219,6 +219,12 @@ SETTINGS: tuple[Setting, ...] = (
         "outbox_total_bytes",
         *_integer(4096, 1 << 40, "bytes"),
     ),
+    Setting(
+        PREFIX + "SERVER_IDS_FILE",
+        "server_ids_file",
+        _absolute_path,
+        "the absolute path of a file with one server-id, or its SHA-256, a line",
+    ),
     Setting(PREFIX + "LOG_FORMAT", "log_format", *_one_of("json", "text")),
     Setting(
         PREFIX + "LOG_LEVEL", "log_level", *_one_of("debug", "info", "warning", "error")
@@ -231,10 +237,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(PREFIX + "SINGLE_INSTANCE", "guard_bypass", *_flag("1")),
     Setting(PREFIX + "PRODUCTION", "production", *_flag("1")),
+    Setting(PREFIX + "ALLOW_ROOT", "allow_root", *_flag("1")),
     Setting(
         PREFIX + "STATE_DIR",
         "state_dir",
-        _directory,
+        _absolute_path,
         "the absolute path of a directory, existing or to be made",
     ),
 )
@@ -291,6 +298,8 @@ class Config:
     """What may wait for one connection."""
     outbox_total_bytes: int = 268435456
     """What may wait for all connections together."""
+    server_ids_file: str | None = None
+    """File of the server-ids that may be used; ``None`` for any."""
     log_format: str = "json"
     """``json`` or ``text``."""
     log_level: str = "info"
@@ -302,7 +311,9 @@ class Config:
     guard_bypass: bool = False
     """Turns replica refusals of the guard into loud warnings."""
     production: bool = False
-    """The guard requires the assertion wherever it runs."""
+    """The guard requires the assertion wherever it runs, and root is refused."""
+    allow_root: bool = False
+    """Production mode may run as root."""
     state_dir: str | None = None
     """Directory of the lock; ``None`` for the usual place, see docs/configuration.md."""
     unknown: tuple[str, ...] = field(default=(), compare=False)

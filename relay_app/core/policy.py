@@ -36,6 +36,7 @@ class Admission(enum.Enum):
     FULL = "connection cap"
     DRAINING = "draining"
     RATE_LIMITED = "rate limit"
+    NOT_ALLOWED = "server-id not allowed"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -85,6 +86,22 @@ def client_address(
         if not _is_trusted(hop, trusted):
             break
     return str(hop)
+
+
+def is_untrusted_proxy(peer: str, trusted: Sequence[Network]) -> bool:
+    """Tell whether a peer that forwards for others is probably a proxy of ours.
+
+    Args:
+        peer: Address of the TCP peer; empty for a Unix socket.
+        trusted: Networks of proxies.
+
+    Returns: True for a peer that no stranger can be: its address is not a public one,
+    and nobody has named it.
+    """
+    hop = parse_address(peer)
+    if hop is None:
+        return not peer
+    return not hop.is_global and not _is_trusted(hop, trusted)
 
 
 def _is_trusted(address: Address, trusted: Iterable[Network]) -> bool:

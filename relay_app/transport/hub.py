@@ -23,7 +23,8 @@ import gevent
 from gevent.event import Event
 
 from relay_app import log
-from relay_app.core import envelope, events
+from relay_app.core import envelope, events, policy
+from relay_app.core.allowlist import Allowlist
 from relay_app.core.close_codes import Close
 from relay_app.core.config import Config
 from relay_app.core.errors import PeerError
@@ -116,6 +117,9 @@ class Hub:
         self.sweeper = Sweeper(self.pool, self.tick)
         self.started_at = monotonic()
         self.draining = False
+        self.allowed: Allowlist | None = None
+        """The server-ids that a closed relay serves; ``None`` for an open one."""
+        self._proxy_is_known = False
         self._idle = Event()
         self._hurry = Event()
 
@@ -142,6 +146,30 @@ class Hub:
     def leave(self, source: str) -> None:
         """Give back a place that did not become a connection."""
         self.gate.leave(source)
+
+    def allows(self, server_id: str) -> bool:
+        """Tell whether this relay serves a server-id."""
+        return self.allowed is None or server_id in self.allowed
+
+    def forwarded_by(self, peer: str) -> None:
+        """Take note of a request with ``X-Forwarded-For``; warn once if it is not read.
+
+        Args:
+            peer: Address of the TCP peer.
+        """
+        if self._proxy_is_known or not policy.is_untrusted_proxy(
+            peer, self.config.trusted_proxies
+        ):
+            return
+        self._proxy_is_known = True
+        log.emit(
+            events.ProxyUntrusted(
+                peer=peer or "unix",
+                detail="it sends X-Forwarded-For, which is not read, so all its clients "
+                "share one rate limit: if it is your proxy, name its network in "
+                "PYRYCODE_RELAY_TRUSTED_PROXIES",
+            )
+        )
 
     # -- connections --------------------------------------------------------
 

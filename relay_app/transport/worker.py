@@ -6,8 +6,8 @@ Differences from gevent-websocket's worker, which it extends:
 * SIGTERM starts the drain at once and is harmless when it comes twice (a platform
   may signal every process, and the master signals its worker as well); SIGQUIT,
   which the master sends on a second signal, ends the drain's waiting; SIGINT,
-  SIGHUP, SIGUSR2, SIGTTIN and SIGTTOU are the master's business alone, since a
-  terminal or a supervisor sends them to both;
+  SIGUSR2, SIGTTIN and SIGTTOU are the master's business alone, since a terminal or a
+  supervisor sends them to both; SIGHUP lets the allowed server-ids be read again;
 * a master that died is answered by a short drain, not by an exit that cuts everybody;
 * the listener stays open during the drain, so that probes see ``/readyz`` fail;
 * it refuses to run beside another worker, whichever server or configuration made it,
@@ -79,6 +79,7 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
 
     # Made when the worker boots; a signal may come before.
     _stopping: Event | None = None
+    _reread: Event | None = None
     _orphaned = False
 
     server_class = Listener
@@ -107,6 +108,7 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """Make the events that signals set, then become a worker."""
+        self._reread = Event()
         self._stopping = stopping = Event()
         if not self.alive:
             stopping.set()
@@ -115,8 +117,9 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
     def init_signals(self) -> None:
         """Take signals as the module's docstring says."""
         super().init_signals()
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, *_JOB_SIGNALS):
+        for number in (signal.SIGINT, signal.SIGUSR2, *_JOB_SIGNALS):
             signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, self.handle_hup)
 
     def run(self) -> None:
         """Serve until told to stop, drain, and return.
@@ -136,7 +139,10 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
         for server in servers:
             server.start()
         relay.announce([server.address for server in servers])
-        look_after = gevent.spawn(self._look_after_lock)
+        beside = [
+            gevent.spawn(self._look_after_lock),
+            gevent.spawn(self._read_allowlist_on_hup, relay),
+        ]
         # gunicorn gives half of its time limit here, and 0 where there is none.
         notify_s = min(NOTIFY_S, self.timeout or NOTIFY_S)
         while self.alive and self._stopping is not None:
@@ -148,7 +154,7 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
         while not drain.ready():
             self.notify()
             drain.join(notify_s)
-        look_after.kill()
+        gevent.killall(beside)
         for server in servers:
             server.close()
 
@@ -171,6 +177,16 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
                 self._stop()
                 return
             gevent.sleep(LOOK_S)
+
+    def _read_allowlist_on_hup(self, relay: Any) -> None:
+        reread = self._reread
+        while reread is not None:
+            reread.wait()
+            reread.clear()
+            try:
+                gevent.get_hub().threadpool.apply(relay.read_allowlist)
+            except Exception as exc:
+                log.error("allowlist", exc)
 
     def _server(self, listener: Any) -> Listener:
         listener.setblocking(True)
@@ -199,6 +215,11 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Take SIGTERM: stop serving, drain. It may come while the worker boots."""
         self._stop()
+
+    def handle_hup(self, sig: int, frame: Any) -> None:
+        """Take SIGHUP: read the allowed server-ids again. Harmless without such a file."""
+        if self._reread is not None:
+            self._reread.set()
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Take SIGQUIT: stop serving, and do not wait for anybody."""

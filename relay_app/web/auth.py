@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-SERVER_ID = re.compile(r'(?:(?!["\\])[\x21-\x7e]){1,128}')
-"""1 to 128 visible ASCII characters without ``"`` and ``\\``."""
+from relay_app.core.allowlist import SERVER_ID
 
 MAX_VERSION_CHARS = 128
 MAX_TOKEN_BYTES = 4096

@@ -59,11 +59,10 @@ def _upgrade(
     fields = Fields(environ["relay.headers"])
     auth.check_upgrade(environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"], fields)
     auth.check_host(fields, hub.config.public_host)
-    address = policy.client_address(
-        environ["REMOTE_ADDR"],
-        fields.all("x-forwarded-for"),
-        hub.config.trusted_proxies,
-    )
+    peer, forwarded = environ["REMOTE_ADDR"], fields.all("x-forwarded-for")
+    if forwarded:
+        hub.forwarded_by(peer)
+    address = policy.client_address(peer, forwarded, hub.config.trusted_proxies)
     source = policy.source(address)
     admission, retry_after_s = hub.admit(source)
     if admission is not Admission.ADMITTED:
@@ -81,6 +80,10 @@ def _upgrade(
     taken = False
     try:
         credentials = check(fields, environ["relay.has_body"])
+        if not hub.allows(credentials.server_id):
+            reason = Admission.NOT_ALLOWED.value
+            log.emit(events.ConnectionRefused(leg=leg, peer=address, reason=reason))
+            raise Refused(403, "this relay does not serve that server-id")
         try:
             sock, early = accept(credentials.key)
         except OSError:

@@ -62,6 +62,8 @@ def test_from_environ_empty_gives_the_defaults_of_the_contract() -> None:
         "replicas": None,
         "guard_bypass": False,
         "production": False,
+        "allow_root": False,
+        "server_ids_file": None,
         "state_dir": None,
         "unknown": (),
     }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.local_relay import local_relay
-from tests.peers import ask, get, upgrade_request
+from tests.peers import ask, frame, get, upgrade_request
 from tests.waiting import wait_until
 
 
@@ -180,3 +182,45 @@ def test_bug_in_a_route_is_500_without_detail(
         status, _, body = get(relay.address, "/healthz")
     assert (status, body) == (500, b"internal error\n")
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_server_id_that_is_not_allowed_gets_403(tmp_path: Path) -> None:
+    """A closed relay says so before the 101, on both legs, and gives the place back."""
+    file = tmp_path / "ids"
+    file.write_text("id\n")
+    with local_relay(server_ids_file=str(file)) as relay:
+        for leg in ("server", "client"):
+            status, _, body = ask(relay.address, upgrade_request(leg, "other"))
+            assert (status, body) == (
+                403,
+                b"this relay does not serve that server-id\n",
+            )
+        assert relay.hub.gate.taken == 0
+        relay.pair("id")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "client", "warned"),
+    [
+        ({}, "203.0.113.7", True),
+        ({"trusted_proxies": (ip_network("127.0.0.0/8"),)}, "203.0.113.7", False),
+        ({}, None, False),
+    ],
+)
+def test_proxy_that_nobody_named_is_warned_of_once(
+    overrides: dict[str, Any],
+    client: str | None,
+    warned: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Behind it all clients would share one rate limit; the line names the setting."""
+    with local_relay(**overrides) as relay:
+        for _ in range(3):
+            request = upgrade_request("client", "id", x_forwarded_for=client)
+            assert ask(relay.address, request + frame(0x88, b""))[0] == 101
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    found = [line for line in lines if line["event"] == "proxy.untrusted"]
+    assert len(found) == warned
+    if warned:
+        assert found[0]["peer"] == "127.0.0.1"
+        assert "PYRYCODE_RELAY_TRUSTED_PROXIES" in found[0]["detail"]
