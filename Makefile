@@ -44,7 +44,7 @@ demo: $(VENV)/.run ## Show a binary and two phones talking through a relay
 	@$(BIN)/pyrycode-relay demo
 
 test: $(VENV)/.test ## Run all tests, with branch coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m tests
 
 lint: $(VENV)/.lint ## Check types, style and form
 	$(BIN)/mypy
