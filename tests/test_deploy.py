@@ -486,7 +486,7 @@ def test_unit_is_told_that_the_relay_is_ready(tmp_path: Path) -> None:
     """By gunicorn, from the process that systemd has started."""
     path = tmp_path / "notify"
     with notified(path) as take:
-        relay = serve(path, **unit().environ)
+        relay = serve(path, **unit().environ, PYRYCODE_RELAY_ALLOW_ROOT="1")
         try:
             relay.ready()
             assert take().startswith(b"READY=1")

@@ -78,6 +78,7 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
     """One worker, and the only one. See the module's docstring."""
 
     # Made when the worker boots; a signal may come before.
+    wsgi: Any = None
     _stopping: Event | None = None
     _reread: Event | None = None
     _orphaned = False

@@ -14,6 +14,7 @@ from pathlib import Path
 import gevent
 import pytest
 
+from relay_app.transport.worker import RelayWorker
 from tests.e2e.gunicorn import FAST, Gunicorn, gunicorn
 from tests.peers import CUT, Peer, get
 from tests.waiting import UNIT_S, wait_until
@@ -205,3 +206,13 @@ def test_lock_that_another_process_took_ends_the_relay(tmp_path: Path) -> None:
         assert "another process" in event["detail"]
         assert "[SI-102]" in relay.output
         assert len(relay.named("server.started")) == 1
+
+
+@pytest.mark.parametrize("handler", ["handle_exit", "handle_quit", "handle_hup"])
+def test_signal_while_the_worker_boots_is_taken(handler: str) -> None:
+    """It may come before anything of the worker is made; a stop is not forgotten."""
+    worker = RelayWorker.__new__(RelayWorker)
+    getattr(worker, handler)(0, None)
+    assert getattr(worker, "alive", None) is (
+        None if handler == "handle_hup" else False
+    )
