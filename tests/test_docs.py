@@ -457,3 +457,15 @@ def test_commands_exist() -> None:
         known = {option for param in command.params for option in param.opts}
         assert set(re.findall(r"--[\w-]+", found[2])) <= known, line
     assert shown >= 4
+
+
+def test_threat_model_names_tests_that_there_are() -> None:
+    """What is said to stop somebody is shown by a test, and the test is still there."""
+    named = re.findall(r"`(test_\w+)`", (DOCS / "threat-model.md").read_text())
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 20
+    assert set(named) <= there, sorted(set(named) - there)
