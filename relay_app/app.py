@@ -125,8 +125,6 @@ class Relay:
     def _say_findings(self) -> None:
         for sentence in self.config.unknown:
             log.emit(events.SettingUnknown(detail=sentence))
-        if is_root():
-            log.emit(events.RunsAsRoot(detail=AS_ROOT))
         here = platforms.detect(os.environ)
         if here is not None:
             log.emit(
@@ -157,6 +155,8 @@ class Relay:
         gc.set_threshold(*GC_THRESHOLDS)
         listen = [_address(address) for address in addresses]
         self._say_findings()
+        if is_root():
+            log.emit(events.RunsAsRoot(detail=AS_ROOT))
         allowed = self.hub.config.max_connections
         if allowed < self.config.max_connections:
             log.emit(events.SettingReduced(max_connections=allowed))

@@ -126,9 +126,9 @@ def test_announce_logs_findings_and_start(
     records = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(record["level"], record["event"]) for record in records] == [
         ("warning", "setting.unknown"),
-        ("warning", "process.root"),
         ("warning", "instance.finding"),
         ("info", "instance.finding"),
+        ("warning", "process.root"),
         ("warning", "setting.reduced"),
         ("info", "server.started"),
     ]
