@@ -81,6 +81,12 @@ SHARE_BYTES = 131072
 Who floods has at most two such shares, and what one receive brings, in the queue, so
 that the others wait behind that and not behind half an outbox."""
 
+UNFINISHED_BYTES = 64 << 20
+"""What all messages that are not complete may hold together, in any relay; the oldest
+goes past it. A relay with a high limit per message gets ``UNFINISHED_MESSAGES`` of them."""
+
+UNFINISHED_MESSAGES = 16
+
 MAX_CONTROLS = 1024
 """Control frames of one peer that are handled within ``CONTROLS_S``. A real peer sends
 one in twenty seconds."""
@@ -116,6 +122,10 @@ class Pool:
         self.config = config
         self.budget = Budget(config.outbox_total_bytes, self._relieve)
         self.connections: set[Connection] = set()
+        self.unfinished_bytes = 0
+        self._unfinished_limit = max(
+            UNFINISHED_BYTES, UNFINISHED_MESSAGES * config.max_binary_frame_bytes
+        )
         # Set once per turn, read by every reader.
         self.buffer = _BUFFER
         self.allowance = MESSAGES_PER_FEED
@@ -150,6 +160,13 @@ class Pool:
         again, self._again = self._again, []
         for connection in again:
             connection._wake_again()
+
+    def keep_unfinished(self, more_bytes: int) -> None:
+        """Take note of what unfinished messages hold; end the oldest past the limit."""
+        self.unfinished_bytes += more_bytes
+        while self.unfinished_bytes > self._unfinished_limit:
+            holding = [c for c in self.connections if c.unfinished_bytes]
+            min(holding, key=lambda c: c.message_since or 0.0).give_up_message()
 
     def mark_dirty(self, connection: Connection) -> None:
         """Let ``flush`` write for this connection at the end of the loop's turn."""
@@ -208,7 +225,6 @@ class Connection:
         "_held_since",
         "_loop_read",
         "_loop_write",
-        "_message_since",
         "_parser",
         "_peer_closed",
         "_ping_at",
@@ -231,9 +247,11 @@ class Connection:
         "frames_in",
         "frames_out",
         "heard_at",
+        "message_since",
         "opened_at",
         "outbox",
         "pool",
+        "unfinished_bytes",
     )
 
     def __init__(
@@ -266,9 +284,10 @@ class Connection:
         self._parser: FrameParser | None = FrameParser(limit_bytes, self)
         self._state = _OPEN
         # Owned by the reader.
+        self.unfinished_bytes = 0
         self._fed_rest = False
         self._again = False
-        self._message_since: float | None = None
+        self.message_since: float | None = None
         self._swallowed_bytes = 0
         self._controls = 0
         self._controls_since = now
@@ -411,11 +430,13 @@ class Connection:
             stopped = self._fed_rest = parser.feed(data, self.pool.allowance)
         except PeerError as fault:
             self._parser = None
+            self._nothing_unfinished()
             self.close(fault.close)
             return
         except Exception as exc:
             log.error("message handler", exc)
             self._parser = None
+            self._nothing_unfinished()
             self.close(Close.INTERNAL_ERROR)
             return
         if feeds is not None:
@@ -425,14 +446,29 @@ class Connection:
             self.pool.go_on_next_turn(self)
         if parser.is_amid_message:
             # A message that began in this receive has its own time.
-            if self._message_since is None or parser.messages != self.frames_in:
+            if self.message_since is None or parser.messages != self.frames_in:
                 # Not heard_at: what was held was received long before it is parsed.
-                self._message_since = now = monotonic()
+                self.message_since = now = monotonic()
                 deadline = now + self.pool.config.message_timeout_s
                 self.due_at = min(self.due_at, deadline)
+            before = self.unfinished_bytes
+            self.unfinished_bytes = held = parser.unfinished_bytes
+            self.pool.keep_unfinished(held - before)
         else:
-            self._message_since = None
+            self.message_since = None
+            if self.unfinished_bytes:
+                self._nothing_unfinished()
         self.frames_in = parser.messages
+
+    def _nothing_unfinished(self) -> None:
+        self.pool.unfinished_bytes -= self.unfinished_bytes
+        self.unfinished_bytes = 0
+
+    def give_up_message(self) -> None:
+        """End the connection amid a message, before its time: there are too many."""
+        self.close(Close.MESSAGE_TIMEOUT, drop=True)
+        self._parser = None
+        self._nothing_unfinished()
 
     def _wake_again(self) -> None:
         self._again = False
@@ -524,8 +560,8 @@ class Connection:
         # Nothing was read, so nothing can be said of the peer's silence.
         now = monotonic()
         self._waiting_since = None
-        if self._message_since is not None:
-            self._message_since += now - self._held_since
+        if self.message_since is not None:
+            self.message_since += now - self._held_since
         self._loop_read.start(self._greenlet.switch)
         if self._fed_rest and not self._again:
             self._again = True
@@ -685,6 +721,7 @@ class Connection:
         self._release_held()
         self.feeds = None
         self._parser = None
+        self._nothing_unfinished()
         self.pool.connections.discard(self)
         if self._greenlet is not None and self._greenlet is not getcurrent():
             self.pool.run_soon(self._wake)
@@ -719,8 +756,8 @@ class Connection:
         self.due_at = self._next_due(config)
 
     def _check_reader(self, now: float, config: Config) -> None:
-        if self._message_since is not None and now >= (
-            self._message_since + config.message_timeout_s
+        if self.message_since is not None and now >= (
+            self.message_since + config.message_timeout_s
         ):
             self.close(Close.MESSAGE_TIMEOUT, drop=True)
             return
@@ -751,8 +788,8 @@ class Connection:
                     self._ping_at, self._waiting_since, config.heartbeat_timeout_s
                 ),
             )
-            if self._message_since is not None:
-                due = min(due, self._message_since + config.message_timeout_s)
+            if self.message_since is not None:
+                due = min(due, self.message_since + config.message_timeout_s)
         return due
 
 

@@ -116,6 +116,16 @@ class FrameParser:
         """Whether a frame or a fragmented message has begun and is not complete."""
         return bool(self._rest) or self._body is not None or self._fragments is not None
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """Bytes that are kept of what is not complete."""
+        body, fragments = self._body, self._fragments
+        return (
+            len(self._rest)
+            + (len(body) if body is not None else 0)
+            + (len(fragments) if fragments is not None else 0)
+        )
+
     def keep(self, data: bytes) -> None:
         """Keep the first bytes of the stream for a later ``feed`` of nothing."""
         self._rest = data

@@ -109,6 +109,7 @@ def bench(**overrides: Any) -> Iterator[Bench]:
         for end in made.ends:
             end.close()
         assert made.pool.budget.used_bytes == 0
+        assert made.pool.unfinished_bytes == 0
 
 
 def read(sock: socket.socket, size: int) -> bytes:
@@ -385,8 +386,8 @@ def test_message_dripped_in_time_is_taken_and_idle_time_is_free() -> None:
         deadlines = set()
         for _ in range(6):
             end.sendall(whole[:4])
-            wait_until(lambda: echo._message_since is not None)
-            deadlines.add(echo._message_since)
+            wait_until(lambda: echo.message_since is not None)
+            deadlines.add(echo.message_since)
             end.sendall(whole[4:] + whole[:1])
             assert read(end, 5) == b"\x81\x03abc"
             end.sendall(whole[1:])
@@ -564,6 +565,29 @@ def test_many_readers_in_one_turn_get_less_each() -> None:
         end.sendall(half * 60)
         wait_until(lambda: one.frames_in == 181)
         assert max(most) > connection.BUSY_RECEIVE_BYTES
+
+
+def test_unfinished_messages_together_are_bounded_and_the_oldest_goes() -> None:
+    """Many who send all but the last byte cannot hold more than the total."""
+    with bench(message_timeout_s=300) as b:
+        b.pool._unfinished_limit = 2000
+        part = frame(0x82, b"x" * 1000)[:-100]
+        old, first = b.connect()
+        first.sendall(part)
+        wait_until(lambda: old.unfinished_bytes == 900)
+        new, second = b.connect()
+        second.sendall(part)
+        wait_until(lambda: new.unfinished_bytes == 900)
+        newest, third = b.connect()
+        third.sendall(part)
+        assert read_close(first) == (1008, "message timeout")
+        wait_until(lambda: newest.unfinished_bytes == 900)
+        assert (old.unfinished_bytes, b.pool.unfinished_bytes) == (0, 1800)
+        second.sendall(b"y" * 100)
+        assert read(second, 4)[:2] == b"\x81\x7e"
+        wait_until(lambda: b.pool.unfinished_bytes == 900)
+        third.close()
+        wait_until(lambda: b.pool.unfinished_bytes == 0)
 
 
 def test_control_frames_past_the_bound_close_1008() -> None:
