@@ -11,9 +11,12 @@ LINT_PATHS := relay_app tests benchmarks gunicorn.conf.py
 # Not every machine has wheels of the other servers; there those tests are skipped.
 TEST_EXTRAS := test$(CI:true=,servers)
 
+MINUTES ?= 30
+SECONDS ?= 60
+
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: run test lint install format bench demo clean help
+.PHONY: run test lint install format bench demo autobahn fuzz abuse soak clean help
 
 help: ## Say what there is to do
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -60,5 +63,17 @@ format: $(VENV)/.lint ## Mend form, and what can be mended of style
 bench: $(VENV)/.run ## Measure the relay on this machine
 	$(BIN)/python -m benchmarks
 
+autobahn: $(VENV)/.test ## Let the Autobahn test suite judge the WebSocket protocol, all cases
+	$(BIN)/python -m tests.autobahn
+
+fuzz: $(VENV)/.test ## Fuzz what strangers can send, guided by coverage, for SECONDS
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+abuse: $(VENV)/.test ## Attack the HTTP side of a relay with slowhttptest, wrk and our own
+	$(BIN)/python -m tests.abuse $(if $(SHORT),--short)
+
+soak: $(VENV)/.test ## Everything at once for MINUTES; nothing may be lost or left behind
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
 clean: ## Remove what was made
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venvs .autobahn build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Everything at once for a long time: see ``__main__``."""
