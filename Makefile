@@ -64,7 +64,7 @@ bench: $(VENV)/.run ## Measure the relay on this machine
 	$(BIN)/python -m benchmarks
 
 autobahn: $(VENV)/.test ## Let the Autobahn test suite judge the WebSocket protocol, all cases
-	$(BIN)/python -m tests.autobahn
+	$(BIN)/python -m tests.autobahn $(if $(SHORT),--short)
 
 fuzz: $(VENV)/.test ## Fuzz what strangers can send, guided by coverage, for SECONDS
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
