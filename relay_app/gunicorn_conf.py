@@ -42,10 +42,12 @@ logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"relay": {"()": "relay_app.log.Formatter"}},
+    "filters": {"relay": {"()": "relay_app.log.Filter"}},
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
             "formatter": "relay",
+            "filters": ["relay"],
             "stream": "ext://sys.stderr",
         }
     },

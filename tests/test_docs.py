@@ -469,3 +469,13 @@ def test_threat_model_names_tests_that_there_are() -> None:
     }
     assert len(named) > 20
     assert set(named) <= there, sorted(set(named) - there)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform.name)
+def test_platform_tells_what_stands_in_front(platform: Platform) -> None:
+    """And what to set, as ``check`` says it."""
+    told = section("operations.md", platform.name).replace("`", "")
+    told = " ".join(told.partition("**In front:** ")[2].split())
+    proxy = platform.proxy
+    expected = f"{proxy.what}; {proxy.to_set}." if proxy else "nothing, unless you put"
+    assert told.startswith(expected)

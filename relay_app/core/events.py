@@ -3,10 +3,14 @@
 No field can hold a payload, a token, a header, a query string or the value of a
 setting; ``server_id`` and ``conn_id`` are short forms made by ``log.short_id``.
 
-``name`` and ``level`` are class attributes. ``reason`` is always from a set that
-is fixed in the source.
+``name``, ``level`` and ``fold`` are class attributes. ``reason`` and ``detail`` are always
+from sets that are fixed in the source; of what a peer says about itself, only
+``device_name`` and ``version`` are shown, bounded by the header checks.
 
-Source: docs/operations.md "Log events".
+An event that strangers can cause has a ``fold``: whoever causes it all the time gets one
+line a minute with a count. Then ``log.emit`` has to be told the source.
+
+Source: docs/operations.md "Log events", "Floods".
 """
 
 from __future__ import annotations
@@ -15,6 +19,58 @@ import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
+from relay_app.core.folding import Fold
+
+KEYS = frozenset(
+    {
+        "allowed",
+        "bytes_in",
+        "bytes_out",
+        "close_code",
+        "code",
+        "conn_id",
+        "connections",
+        "cut",
+        "detail",
+        "device_name",
+        "drain_s",
+        "duration_s",
+        "error",
+        "frames",
+        "frames_in",
+        "frames_out",
+        "guard",
+        "instance",
+        "instance_id",
+        "leg",
+        "listen",
+        "max_connections",
+        "max_frame_bytes",
+        "peer",
+        "phones",
+        "platform",
+        "reason",
+        "revision",
+        "server_id",
+        "takeover",
+        "traceback",
+        "uptime_s",
+        "verdict",
+        "version",
+        "where",
+    }
+)
+"""Every key that an event may have. ``log`` adds ``time``, ``level``, ``event`` and
+``folded``, and ``message`` for what gunicorn says."""
+
+PER_CONNECTION = 600
+"""Lines a minute of one source, for what happens at most once in a connection. The
+default rate limit lets 30 through; where it is raised or off, this bounds the log, and
+where many share an address, or all are closed at once, each still has its line."""
+
+AT_WILL = 3
+"""Lines a minute of one source, for what a peer can cause as fast as it can send."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -22,6 +78,7 @@ class Event:
 
     name: ClassVar[str]
     level: ClassVar[int] = logging.INFO
+    fold: ClassVar[Fold | None] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +153,7 @@ class AcceptPaused(Event):
 
     name: ClassVar[str] = "accept.paused"
     level: ClassVar[int] = logging.WARNING
+    fold: ClassVar[Fold] = Fold(burst=1, per_source=False, alike=("reason",))
     reason: str
 
 
@@ -105,6 +163,7 @@ class ProxyUntrusted(Event):
 
     name: ClassVar[str] = "proxy.untrusted"
     level: ClassVar[int] = logging.WARNING
+    fold: ClassVar[Fold] = Fold(burst=1, per_source=False)
     peer: str
     detail: str
 
@@ -175,6 +234,7 @@ class ConnectionOpened(Event):
     """A WebSocket was opened."""
 
     name: ClassVar[str] = "connection.opened"
+    fold: ClassVar[Fold] = Fold(burst=PER_CONNECTION, alike=("leg",))
     leg: str
     conn_id: str
     server_id: str
@@ -188,6 +248,11 @@ class ConnectionClosed(Event):
     """A WebSocket's socket is closed; totals of its life."""
 
     name: ClassVar[str] = "connection.closed"
+    fold: ClassVar[Fold] = Fold(
+        burst=PER_CONNECTION,
+        alike=("leg",),
+        sums=("duration_s", "frames_in", "frames_out", "bytes_in", "bytes_out"),
+    )
     leg: str
     conn_id: str
     server_id: str
@@ -206,6 +271,7 @@ class ConnectionRefused(Event):
 
     name: ClassVar[str] = "connection.refused"
     level: ClassVar[int] = logging.DEBUG
+    fold: ClassVar[Fold] = Fold(burst=AT_WILL, alike=("reason",))
     leg: str
     peer: str
     reason: str
@@ -216,6 +282,7 @@ class ClaimGranted(Event):
     """A binary holds a server-id."""
 
     name: ClassVar[str] = "claim.granted"
+    fold: ClassVar[Fold] = Fold(burst=PER_CONNECTION)
     conn_id: str
     server_id: str
     takeover: bool
@@ -226,6 +293,7 @@ class ClaimProbed(Event):
     """A newcomer wants a server-id; its holder was pinged."""
 
     name: ClassVar[str] = "claim.probed"
+    fold: ClassVar[Fold] = Fold(burst=PER_CONNECTION)
     server_id: str
 
 
@@ -234,6 +302,7 @@ class ClaimRefused(Event):
     """A newcomer lost against a live holder."""
 
     name: ClassVar[str] = "claim.refused"
+    fold: ClassVar[Fold] = Fold(burst=PER_CONNECTION)
     conn_id: str
     server_id: str
     close_code: int
@@ -244,15 +313,17 @@ class GraceStarted(Event):
     """A binary is gone; its phones are kept for the grace period."""
 
     name: ClassVar[str] = "claim.grace_started"
+    fold: ClassVar[Fold] = Fold(burst=PER_CONNECTION, sums=("phones",))
     server_id: str
     phones: int
 
 
 @dataclass(frozen=True, slots=True)
 class GraceEnded(Event):
-    """A server-id is free again."""
+    """A server-id is free again. By then nobody knows from where it was held."""
 
     name: ClassVar[str] = "claim.grace_ended"
+    fold: ClassVar[Fold] = Fold(burst=300, per_source=False, sums=("phones",))
     server_id: str
     phones: int
 
@@ -262,6 +333,7 @@ class HeartbeatMissed(Event):
     """A peer was silent past the pong wait."""
 
     name: ClassVar[str] = "heartbeat.missed"
+    fold: ClassVar[Fold] = Fold(burst=PER_CONNECTION)
     conn_id: str
 
 
@@ -271,6 +343,7 @@ class FrameDropped(Event):
 
     name: ClassVar[str] = "frame.dropped"
     level: ClassVar[int] = logging.WARNING
+    fold: ClassVar[Fold] = Fold(burst=AT_WILL, alike=("reason",), sums=("frames",))
     conn_id: str
     reason: str
     frames: int = 1
@@ -282,6 +355,7 @@ class WakeIgnored(Event):
 
     name: ClassVar[str] = "wake.ignored"
     level: ClassVar[int] = logging.DEBUG
+    fold: ClassVar[Fold] = Fold(burst=AT_WILL)
     conn_id: str
 
 
@@ -291,6 +365,7 @@ class InternalError(Event):
 
     name: ClassVar[str] = "internal.error"
     level: ClassVar[int] = logging.ERROR
+    fold: ClassVar[Fold] = Fold(burst=3, per_source=False, alike=("where", "error"))
     where: str
     error: str
     traceback: str

@@ -244,7 +244,8 @@ class Hub:
                 peer=peer.address,
                 version=peer.version,
                 device_name=peer.device_name,
-            )
+            ),
+            leg.source,
         )
 
     def phone_ended(self, phone: PhoneLeg, code: int) -> None:
@@ -290,7 +291,8 @@ class Hub:
                 frames_out=leg.frames_out,
                 bytes_in=leg.bytes_in,
                 bytes_out=leg.bytes_out,
-            )
+            ),
+            leg.source,
         )
         if not self.pool.connections:
             self._idle.set()
@@ -298,11 +300,12 @@ class Hub:
     # -- effects ------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Let time pass for the registry and the rate limiter.
+        """Let time pass for the registry, the rate limiter, and what the log folds.
 
         Args:
             now: Monotonic seconds.
         """
+        log.tick(now)
         if not self.draining:  # phones in grace are to hear of the drain
             self._apply(self.registry.tick(now))
         self.limiter.sweep(now)
@@ -317,7 +320,8 @@ class Hub:
                             conn_id=binary.label,
                             server_id=binary.short_server_id,
                             takeover=takeover,
-                        )
+                        ),
+                        binary.source,
                     )
                 case Evict(phone, close):
                     phone.close(close)
@@ -328,18 +332,17 @@ class Hub:
                                 conn_id=binary.label,
                                 server_id=binary.short_server_id,
                                 close_code=close.code,
-                            )
+                            ),
+                            binary.source,
                         )
                     binary.close(close, drop=True)
                 case Ask(binary, server_id):
-                    log.emit(events.ClaimProbed(server_id=log.short_id(server_id)))
+                    short = log.short_id(server_id)
+                    log.emit(events.ClaimProbed(server_id=short), short)
                     binary.send(PING_FRAME)
                 case GraceStarted(server_id, phones):
-                    log.emit(
-                        events.GraceStarted(
-                            server_id=log.short_id(server_id), phones=phones
-                        )
-                    )
+                    short = log.short_id(server_id)
+                    log.emit(events.GraceStarted(server_id=short, phones=phones), short)
                 case GraceEnded(server_id, phones):
                     log.emit(
                         events.GraceEnded(
@@ -390,6 +393,7 @@ class Hub:
         for connection in left:
             connection.cut()
         self.stop()
+        log.flush()
         log.emit(events.ServerStopped(cut=len(left), uptime_s=round(self.uptime_s, 3)))
         return len(left)
 

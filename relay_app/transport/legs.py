@@ -84,14 +84,15 @@ class Leg(Connection):
 
     def on_silence(self) -> None:
         """Log that the heartbeat ends this connection."""
-        log.emit(events.HeartbeatMissed(conn_id=self.label))
+        log.emit(events.HeartbeatMissed(conn_id=self.label), self.source)
 
     def on_dropped(self, frames: int) -> None:
         """Log that the backlog was given up."""
         log.emit(
             events.FrameDropped(
                 conn_id=self.label, reason="backlog given up", frames=frames
-            )
+            ),
+            self.source,
         )
 
 
@@ -128,7 +129,8 @@ class PhoneLeg(Leg):
             envelope.check_frame(payload)
         except BadPayload:
             log.emit(
-                events.FrameDropped(conn_id=self.label, reason="not one JSON value")
+                events.FrameDropped(conn_id=self.label, reason="not one JSON value"),
+                self.source,
             )
             raise
         claim = self.claim
@@ -184,16 +186,21 @@ class BinaryLeg(Leg):
         try:
             received = envelope.decode(payload)
         except MalformedEnvelope as fault:
-            log.emit(events.FrameDropped(conn_id=self.label, reason=fault.fault))
+            log.emit(
+                events.FrameDropped(conn_id=self.label, reason=fault.fault), self.source
+            )
             return True  # one warning a turn: it costs more than a frame
         conn_id = received.conn_id
         if not conn_id:
-            log.emit(events.WakeIgnored(conn_id=self.label))
+            log.emit(events.WakeIgnored(conn_id=self.label), self.source)
             return False
         claim = self.claim
         phone = claim.phones.get(conn_id) if claim is not None else None
         if phone is None:
-            log.emit(events.FrameDropped(conn_id=self.label, reason="unknown conn_id"))
+            log.emit(
+                events.FrameDropped(conn_id=self.label, reason="unknown conn_id"),
+                self.source,
+            )
             return True
         frame = received.frame
         if not received.close_code:

@@ -134,6 +134,7 @@ class RelayWorker(GeventWebSocketWorker):  # type: ignore[misc]
         except InstanceRefused as fault:
             print(fault, file=sys.stderr, flush=True)
             sys.exit(guard.EXIT_REFUSED_IN_GUNICORN)
+        gevent.get_hub().print_exception = log.unplanned
         Handler.handshake_timeout_s = relay.hub.config.handshake_timeout_s
         servers = [self._server(listener) for listener in self.sockets]
         relay.hub.start()

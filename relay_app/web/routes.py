@@ -67,7 +67,8 @@ def _upgrade(
     admission, retry_after_s = hub.admit(source)
     if admission is not Admission.ADMITTED:
         log.emit(
-            events.ConnectionRefused(leg=leg, peer=address, reason=admission.value)
+            events.ConnectionRefused(leg=leg, peer=address, reason=admission.value),
+            source,
         )
         limited = admission is Admission.RATE_LIMITED
         raise Refused(
@@ -82,7 +83,8 @@ def _upgrade(
         credentials = check(fields, environ["relay.has_body"])
         if not hub.allows(credentials.server_id):
             reason = Admission.NOT_ALLOWED.value
-            log.emit(events.ConnectionRefused(leg=leg, peer=address, reason=reason))
+            refused = events.ConnectionRefused(leg=leg, peer=address, reason=reason)
+            log.emit(refused, source)
             raise Refused(403, "this relay does not serve that server-id")
         try:
             sock, early = accept(credentials.key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import struct
 from collections.abc import Iterator
 
@@ -211,12 +212,12 @@ def probed_newcomer(relay: Gunicorn, server_id: str) -> Peer:
     """Dial until the incumbent has been silent so long that it is probed."""
     probes = len(relay.named("claim.probed"))
     while True:
-        refusals = len(relay.named("claim.refused"))
         peer = relay.binary(server_id)
+        # Who is refused has its close frame; who waits for the probe has nothing yet.
         wait_until(
-            lambda refusals=refusals: (
+            lambda peer=peer: (
                 len(relay.named("claim.probed")) > probes
-                or len(relay.named("claim.refused")) > refusals
+                or select.select([peer.ws.sock], [], [], 0)[0]
             )
         )
         if len(relay.named("claim.probed")) > probes:

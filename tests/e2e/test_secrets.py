@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import sys
 
+from relay_app.core import events
 from tests.e2e.gunicorn import FAST, Gunicorn, gunicorn
 from tests.peers import Peer, ask, frame, get, upgrade_request
 from tests.waiting import wait_until
@@ -21,7 +24,22 @@ SECRETS = {
     "unknown setting": "setting-b6f7-secret",
     "path": "path-e2c5-secret",
     "foreign environment": "env-13f8-secret",
+    "cookie": "cookie-4b1e-secret",
+    "authorization": "authorization-c7d2-secret",
+    "origin": "origin-90fa-secret",
+    "forwarded": "forwarded-2d6c-secret",
+    "header name": "x-name-58ee-secret",
 }
+
+HOSTILE = [
+    'x" level=error event=claim.granted reason="y',
+    'x","event":"internal.error","where":"forged"}',
+    "x\x1b[2J\x1b]0;forged\x07",
+    "x\x852\u2028{}\u2029\x9b31m\x7f",
+    "x\u202egro.live\u2066\u200f\ufeff",
+    "x" * 128,
+]
+"""What a device may be called; none has more than the 128 bytes that are allowed."""
 
 
 def served(relay: Gunicorn) -> str:
@@ -37,6 +55,8 @@ def served(relay: Gunicorn) -> str:
         {"upgrade": SECRETS["header"]},
         {"x_pyrycode_device_name": SECRETS["header"] * 20},
         {"x_pyrycode_token": SECRETS["token"] * 1000},
+        {"x_forwarded_for": SECRETS["forwarded"], "user_agent": ""},
+        {"host": SECRETS["header"], "connection": SECRETS["header"]},
     ]
     for changes in bad_headers:
         answers.append(
@@ -62,11 +82,18 @@ def talk(relay: Gunicorn) -> None:
     changes = {
         "user-agent": SECRETS["user agent"],
         "x-pyrycode-token": SECRETS["token"],
+        "cookie": SECRETS["cookie"],
+        "authorization": SECRETS["authorization"],
+        "origin": SECRETS["origin"],
+        "x-forwarded-for": SECRETS["forwarded"],
+        SECRETS["header name"]: "1",
     }
-    binary, extra, phone = (
-        Peer.dial(relay.url, leg, server_id, changes=changes)
-        for leg in ("server", "server", "client")
+    binary, extra = (
+        Peer.dial(relay.url, "server", server_id, changes=changes) for _ in range(2)
     )
+    # Not "server" any more, so it has the header fields of a phone.
+    path = f"client?token={SECRETS['query']}"
+    phone = Peer.dial(relay.url, path, server_id, changes=changes)
     assert extra.ending()[0] == 4409
     phone.send(f'"{SECRETS["payload"]}"')
     conn_id = binary.recv_json()["conn_id"]
@@ -82,9 +109,72 @@ def talk(relay: Gunicorn) -> None:
     phone = relay.phone(server_id)
     phone.raw(frame(0x88, b"\x0f\xa0" + SECRETS["close reason"].encode()))
     phone.ending()
+    phone = relay.phone(server_id)
+    phone.raw(frame(0x81, b"\xff" + SECRETS["payload"].encode()))
+    assert phone.ending()[0] == 1007
+    for _ in range(FLOOD):
+        binary.send(SECRETS["payload"])
     binary.raw(frame(0x83, SECRETS["payload"].encode()))
     assert binary.ending()[0] == 1002
     extra.drop()
+
+
+FLOOD = 50
+
+
+def boast(relay: Gunicorn) -> None:
+    """Have names and versions that look like something else."""
+    for said in HOSTILE:
+        changes = {"x-pyrycode-device-name": said, "x-pyrycode-version": said}
+        phone = Peer.dial(relay.url, "client", "nobody", changes=changes)
+        assert phone.ending()[0] == 4404
+        Peer.dial(relay.url, "server", "boaster", changes=changes).close()
+    longer = upgrade_request("client", "nobody", x_pyrycode_device_name="x" * 129)
+    assert ask(relay.address, longer)[0] == 400
+
+
+NAMES = {
+    kind.name
+    for kind in vars(events).values()
+    if isinstance(kind, type)
+    and issubclass(kind, events.Event)
+    and hasattr(kind, "name")
+}
+LINE = re.compile(
+    r"\d\d:\d\d:\d\d\.\d{3} (?:debug|info|warning|error) +([a-z._]+) +\w+="
+)
+
+
+def check_lines(relay: Gunicorn, log_format: str) -> None:
+    """Every line is one of the relay's own, and they are as many as things happened."""
+    assert relay.output.replace("\n", "").isprintable()
+    # The banner is for people, and comes before anybody connects.
+    lines = relay.output.splitlines()
+    first = next(n for n, line in enumerate(lines) if "connection." in line)
+    if log_format == "json":
+        found = [json.loads(line)["event"] for line in lines[first:]]
+        said = [event.get("device_name") for event in relay.named("connection.opened")]
+        assert set(HOSTILE) <= set(said)
+    else:
+        matches = [(line, LINE.match(line)) for line in lines[first:]]
+        assert all(match for _, match in matches), matches
+        found = [match[1] for _, match in matches if match]
+    assert set(found) <= NAMES
+    assert "internal.error" not in found
+    assert found.count("connection.opened") == found.count("connection.closed")
+    assert found.count("connection.opened") == 6 + 2 * len(HOSTILE)
+
+
+def check_flood(relay: Gunicorn) -> None:
+    """A few lines, and at the stop a count: nothing is missing."""
+    drops = [
+        event
+        for event in relay.named("frame.dropped")
+        if event["reason"] == "not one JSON value"
+    ]
+    # Two phones and the binary have sent one each before the flood.
+    assert [event.get("folded") for event in drops] == [None, None, None, FLOOD]
+    assert drops[3]["frames"] == FLOOD
 
 
 def test_no_secret_reaches_a_log_or_an_answer() -> None:
@@ -102,9 +192,12 @@ def test_no_secret_reaches_a_log_or_an_answer() -> None:
             relay.listener.close()
             everything += served(relay)
             talk(relay)
+            boast(relay)
             relay.signal(signal.SIGTERM)
             assert relay.wait() == 0
-            assert "connection.closed" in relay.output
+            check_lines(relay, log_format)
+            if log_format == "json":
+                check_flood(relay)
             assert "PYRYCODE_RELAY_TYPO" in relay.output
             everything += relay.output
     for name in ("DRAIN_S", "SINGLE_INSTANCE", "PUBLIC_HOST", "TRUSTED_PROXIES"):
