@@ -1,8 +1,8 @@
-"""``python -m tests``: all tests in two processes, with the coverage of both.
+"""``python -m tests``: all tests in three processes, with the coverage of all.
 
-Tests mostly wait, and under coverage they mostly compute, each half on one processor.
-The first half is seen as it runs; what the second one printed follows, then what both
-have covered. More words go to pytest, in both processes.
+Tests mostly wait, and under coverage they mostly compute, so two halves have a processor
+each, and a third process has what only waits. The first half is seen as it runs; then
+follow what all have covered and what the others printed. More words go to pytest.
 """
 
 from __future__ import annotations
@@ -12,18 +12,23 @@ import subprocess
 import sys
 import tempfile
 
+THIRD = ("tests/e2e/test_proxies.py",)
+"""What waits for two minutes and does next to nothing."""
+
 SECOND = (
     "tests/client",
     "tests/transport",
     "tests/fuzz",
     "tests/abuse",
+    "tests/autobahn",
+    "tests/soak",
     "tests/test_cli.py",
     "tests/test_facts.py",
     "tests/test_benchmarks.py",
 )
 """What the second half runs; the first one has all the rest."""
 
-DATA = (".coverage.first", ".coverage.second")
+DATA = (".coverage.first", ".coverage.third", ".coverage.second")
 NO_TESTS = 5
 """What pytest returns when the words given select nothing in that half."""
 
@@ -34,19 +39,22 @@ def command(*args: str) -> list[str]:
 
 
 def main(words: list[str]) -> int:
-    """Run both halves, then report."""
-    here = [path for path in SECOND if os.path.exists(path)]
-    spare = [f"--ignore={path}" for path in here]
-    first, second = ({**os.environ, "COVERAGE_FILE": data} for data in DATA)
-    with tempfile.TemporaryFile() as said:
-        beside = subprocess.Popen(
-            command(*here, *words), env=second, stdout=said, stderr=subprocess.STDOUT
-        )
+    """Run all of them, then report."""
+    spare = [f"--ignore={path}" for path in SECOND + THIRD]
+    first, *others = ({**os.environ, "COVERAGE_FILE": data} for data in DATA)
+    with tempfile.TemporaryFile(mode="a+b") as said:
+        beside = [
+            subprocess.Popen(
+                command(*paths, *words), env=env, stdout=said, stderr=subprocess.STDOUT
+            )
+            for paths, env in zip((THIRD, SECOND), others, strict=True)
+        ]
         try:
             ended = [subprocess.run(command(*spare, *words), env=first).returncode]
-            ended.append(beside.wait())
+            ended += [process.wait() for process in beside]
         finally:
-            beside.kill()
+            for process in beside:
+                process.kill()
         coverage = [sys.executable, "-m", "coverage"]
         there = [data for data in DATA if os.path.exists(data)]
         subprocess.run([*coverage, "combine", "--quiet", *there], check=False)

@@ -57,6 +57,9 @@ def parse_address(text: str) -> Address | None:
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
+    if isinstance(address, ipaddress.IPv6Address):
+        # Without its scope, which may be any text of any length.
+        return ipaddress.IPv6Address(int(address))
     return address
 
 
