@@ -15,13 +15,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from relay_app import facts, lock
-from relay_app.core import guard
+from relay_app import facts, lock, process, report
+from relay_app.core import guard, platforms
 from relay_app.core.config import Config
 from relay_app.core.errors import ConfigError
-from relay_app.core.guard import Facts
+from relay_app.core.guard import Facts, Level
 from relay_app.hooks import WORKER_CLASS
-from relay_app.report import Judgement
+from relay_app.report import Judgement, Remark
 
 if TYPE_CHECKING:
     from gunicorn.app.wsgiapp import WSGIApplication
@@ -88,9 +88,11 @@ def judge(environ: Mapping[str, str], elsewhere: bool = False) -> Judgement:
     except ConfigError as fault:
         return Judgement(environ, config, faults=fault.faults, elsewhere=elsewhere)
     workers_from = guard.workers_from((), environ, workers)
+    remarks = report.about_proxies(config, platforms.detect(environ))
     if elsewhere:
         told = Facts(environ, config, workers, workers_from)
     else:
+        remarks += tuple(_about_here(config))
         try:
             told = facts.gather(
                 config,
@@ -102,7 +104,23 @@ def judge(environ: Mapping[str, str], elsewhere: bool = False) -> Judgement:
             )
         finally:
             lock.release()
-    return Judgement(environ, config, guard.judge(told), elsewhere=elsewhere)
+    return Judgement(
+        environ, config, guard.judge(told), elsewhere=elsewhere, remarks=remarks
+    )
+
+
+def _about_here(config: Config) -> Iterator[Remark]:
+    """Say what else keeps a start from going well in this process's place."""
+    as_root = process.root_fault(config)
+    for fault in process.start_faults(config):
+        yield Remark("user" if fault == as_root else "file", Level.REFUSE, fault)
+    if as_root is None and process.is_root():
+        yield Remark(
+            "user",
+            Level.WARN,
+            f"the relay {process.AS_ROOT}",
+            "run it as a user of its own",
+        )
 
 
 @contextlib.contextmanager

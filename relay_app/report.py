@@ -1,4 +1,4 @@
-"""What ``check`` says: the guard's table, the platform, the settings, one code.
+"""What ``check`` says: the guard's table, settings, what is beside them, one code.
 
 Nothing here looks at the world or prints; all of it gives lines or what becomes JSON.
 The name of a variable may be shown, its value never.
@@ -17,7 +17,7 @@ import click
 
 from relay_app.core import guard, platforms
 from relay_app.core.config import SETTINGS, Config
-from relay_app.core.guard import Level, Verdict
+from relay_app.core.guard import Finding, Level, Verdict
 from relay_app.core.guard_codes import CODES, GuardCode
 from relay_app.core.platforms import Platform
 from relay_app.env_file import EnvFile
@@ -57,6 +57,23 @@ _PLATFORM_INDENT = 19
 
 
 @dataclass(frozen=True, slots=True)
+class Remark:
+    """Something beside the guard that an operator should know before the start.
+
+    Args:
+        about: One word for it.
+        level: What it means for the start.
+        seen: What is so.
+        fix: What to do; empty if nothing.
+    """
+
+    about: str
+    level: Level
+    seen: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """What was judged, and what came of it.
 
@@ -67,6 +84,7 @@ class Judgement:
         faults: Settings that cannot be used; then the guard was not asked.
         elsewhere: The environment is not this process's own, so this host was not
             looked at.
+        remarks: What there is to say beside the guard.
     """
 
     environ: Mapping[str, str]
@@ -74,11 +92,14 @@ class Judgement:
     verdict: Verdict = field(default_factory=lambda: Verdict(()))
     faults: tuple[str, ...] = ()
     elsewhere: bool = False
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def level(self) -> Level:
         """The verdict on all of it."""
-        return Level.REFUSE if self.faults else self.verdict.level
+        if self.faults:
+            return Level.REFUSE
+        return max((self.verdict.level, *(remark.level for remark in self.remarks)))
 
     @property
     def exit_code(self) -> int:
@@ -89,6 +110,41 @@ class Judgement:
     def platform(self) -> Platform | None:
         """The platform that the environment belongs to."""
         return platforms.detect(self.environ)
+
+
+def about_proxies(config: Config, platform: Platform | None) -> tuple[Remark, ...]:
+    """Say whether the relay will tell its clients apart.
+
+    Args:
+        config: The settings.
+        platform: Where it runs, if that is known.
+
+    Returns: One remark, or none where nothing is known of a proxy.
+    """
+    proxy = platform.proxy if platform else None
+    trusted, name = config.trusted_proxies, platforms.TRUSTED_PROXIES
+    fix = proxy.to_set if proxy else f"name the proxy's networks in {name}, no others"
+    level = Level.WARN
+    if any(network.prefixlen == 0 for network in trusted):
+        seen = f"{name} names every address, so a client may choose its own"
+    elif proxy is None:
+        return ()
+    elif not trusted and config.rate_per_minute:
+        seen = (
+            f"behind {proxy.what} all clients share one rate limit: after "
+            f"{config.rate_burst} upgrades the others get 429"
+        )
+    elif not trusted:
+        seen = f"behind {proxy.what} all clients count as one"
+    elif proxy.also and proxy.is_all(trusted):
+        seen = f"{name} names only {proxy.what}, so all clients still count as one"
+        fix = f"also name {proxy.also}"
+    else:
+        level, fix = Level.FINE, ""
+        seen = f"behind {proxy.what}, and {name} is set"
+        if proxy.also:
+            seen += f"; it has to name as well {proxy.also}"
+    return (Remark("proxy", level, seen, fix),)
 
 
 def as_dict(judged: Judgement) -> dict[str, Any]:
@@ -105,6 +161,10 @@ def as_dict(judged: Judgement) -> dict[str, Any]:
         "unknown": judged.config.unknown,
         "exit_code": judged.exit_code,
         "table": [_row(judged, row) for row in CODES.values() if row.at_start],
+        "remarks": [
+            {"about": r.about, "level": r.level.name, "seen": r.seen, "fix": r.fix}
+            for r in judged.remarks
+        ],
         "platform": platform.name if platform else None,
     }
 
@@ -143,6 +203,10 @@ def as_lines(judged: Judgement, width: int) -> list[str]:
     else:
         lines += _table(judged, width)
     lines += ["", "Settings", *_settings(judged)]
+    if judged.remarks:
+        lines += ["", "Beside the guard"]
+    for remark in judged.remarks:
+        lines += _entry(remark.about, remark, width)
     if judged.platform is not None:
         lines += ["", *_platform(judged.platform, width)]
     return lines
@@ -163,18 +227,23 @@ def _table(judged: Judgement, width: int) -> Iterator[str]:
     for row in CODES.values():
         found = [finding for finding in findings if finding.code == row.code]
         for finding in found:
-            word = click.style(f"{finding.level.name:<8}", _COLOURS[finding.level])
-            seen = _broken(finding.seen, width, _TABLE_INDENT)
-            yield f"  {row.code:<8}{word}{seen[0]}"
-            yield from seen[1:]
-            if finding.fix:
-                fix = _broken(f"fix: {finding.fix}", width, _TABLE_INDENT)
-                yield " " * _TABLE_INDENT + fix[0]
-                yield from fix[1:]
+            yield from _entry(row.code, finding, width)
         if not found and row.at_start:
             why = _unseen(judged, row)
             quiet = why or f"nothing seen of {LOOKED_FOR[row.code]}"
             yield click.style(f"  {row.code:<8}{'-':<8}{quiet}", dim=True)
+
+
+def _entry(label: str, found: Finding | Remark, width: int) -> Iterator[str]:
+    """One thing that was seen, and below it what to do."""
+    word = click.style(f"{found.level.name:<8}", _COLOURS[found.level])
+    seen = _broken(found.seen, width, _TABLE_INDENT)
+    yield f"  {label:<8}{word}{seen[0]}"
+    yield from seen[1:]
+    if found.fix:
+        fix = _broken(f"fix: {found.fix}", width, _TABLE_INDENT)
+        yield " " * _TABLE_INDENT + fix[0]
+        yield from fix[1:]
 
 
 def _settings(judged: Judgement) -> Iterator[str]:

@@ -235,21 +235,25 @@ def check(*words: str, given: str | bytes = "", **env: str) -> dict[str, Any]:
     done = invoke("check", "--json", *words, env=env, given=given)
     report: dict[str, Any] = json.loads(done.stdout)
     keys = ["verdict", "codes", "findings", "settings_faults", "unknown", "exit_code"]
-    assert list(report) == [*keys, "table", "platform"]
+    assert list(report) == [*keys, "table", "remarks", "platform"]
     assert done.exit_code == report["exit_code"] and not done.stderr
     assert [row["code"] for row in report["table"]] == AT_START
     return report
 
 
+BEST = "WARN" if os.geteuid() == 0 else "FINE"
+"""The best verdict on this host: root is warned."""
+
+
 def test_check_without_anything_is_fine() -> None:
     """One worker, no platform, and every code has its line; once for real."""
     report = check()
-    assert (report["verdict"], report["codes"], report["exit_code"]) == ("FINE", [], 0)
+    assert (report["verdict"], report["codes"], report["exit_code"]) == (BEST, [], 0)
     assert not any(row["seen"] for row in report["table"])
     assert report["platform"] is None
     shown = run("check")
     assert shown.wait() == 0
-    assert shown.out[0] == "FINE: the relay would start here (exit code 0)"
+    assert shown.out[0] == f"{BEST}: the relay would start here (exit code 0)"
     assert [line.split()[:2] for line in shown.out[3:15]] == [
         [c, "-"] for c in AT_START
     ]
@@ -260,7 +264,7 @@ def test_check_judges_gunicorns_effective_workers() -> None:
     """WEB_CONCURRENCY is overruled by the configuration, GUNICORN_CMD_ARGS is not."""
     report = check(WEB_CONCURRENCY="4")
     assert (report["verdict"], report["codes"], report["exit_code"]) == (
-        "FINE",
+        BEST,
         ["SI-101w"],
         0,
     )
@@ -279,7 +283,8 @@ def test_check_judges_gunicorns_effective_workers() -> None:
 
 def test_check_warns_when_the_guard_is_bypassed() -> None:
     """WARN is exit code 0."""
-    report = check(**PRODUCTION, PYRYCODE_RELAY_SINGLE_INSTANCE="1")
+    allowed = {"PYRYCODE_RELAY_SINGLE_INSTANCE": "1", "PYRYCODE_RELAY_ALLOW_ROOT": "1"}
+    report = check(**PRODUCTION, **allowed)
     assert (report["verdict"], report["codes"], report["exit_code"]) == (
         "WARN",
         ["SI-401"],
@@ -438,6 +443,8 @@ def test_check_judges_as_if_deployed(row: Platform) -> None:
         env = {} if "-" in words else ASSERTED
         asserted = check(*words, given=given, **env)
         assert (asserted["exit_code"], asserted["platform"]) == (0, row.name)
+        proxy = [remark["fix"] for remark in asserted["remarks"]]
+        assert proxy == ([row.proxy.to_set] if row.proxy else [])
     shown = invoke("check", "--platform", row.name)
     lines = shown.stdout.splitlines()
     assert f"Platform: {row.name}" in lines

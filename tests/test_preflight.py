@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from relay_app import lock, preflight
+from relay_app import lock, preflight, process
 from relay_app.core.config import Config
-from relay_app.core.guard import LockState
+from relay_app.core.guard import Level, LockState
+from relay_app.core.platforms import PLATFORMS, Platform
 from relay_app.report import Judgement
 
 UNUSABLE = [
@@ -82,3 +83,69 @@ def test_environment_that_gunicorn_is_given_is_judged() -> None:
     assert judge({"GUNICORN_CMD_ARGS": given + "2"}).verdict.codes == ("SI-202",)
     (fault,) = judge({"GUNICORN_CMD_ARGS": given + "x"}).faults
     assert fault.startswith("PYRYCODE_RELAY_REPLICAS: ")
+
+
+@pytest.mark.parametrize("row", PLATFORMS, ids=lambda row: row.name)
+def test_proxy_of_every_platform_is_remarked_on(row: Platform) -> None:
+    """A warning that does not keep from starting, until a proxy is named."""
+    asserted = {**dict(row.example), "PYRYCODE_RELAY_ASSERT_SINGLE_INSTANCE": "1"}
+    judged = judge(asserted)
+    assert judged.exit_code == 0
+    named = "PYRYCODE_RELAY_TRUSTED_PROXIES"
+    given = {**asserted, "GUNICORN_CMD_ARGS": f"-e {named}=192.0.2.0/24"}
+    expected = [] if row.proxy is None else [("proxy", Level.WARN)]
+    assert [(r.about, r.level) for r in judged.remarks] == expected
+    for environ in ({**asserted, named: "192.0.2.0/24"}, given):
+        assert [r.level for r in judge(environ).remarks] == [Level.FINE] * len(expected)
+
+
+STRICT = {
+    "PYRYCODE_RELAY_PRODUCTION": "1",
+    "PYRYCODE_RELAY_ASSERT_SINGLE_INSTANCE": "1",
+}
+
+
+@pytest.mark.parametrize(
+    ("uid", "environ", "levels"),
+    [
+        (0, {}, [Level.WARN]),
+        (0, STRICT, [Level.REFUSE]),
+        (0, {**STRICT, "PYRYCODE_RELAY_ALLOW_ROOT": "1"}, [Level.WARN]),
+        (1000, STRICT, []),
+    ],
+)
+def test_root_is_judged_as_serve_would(
+    uid: int,
+    environ: dict[str, str],
+    levels: list[Level],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With its words; of another environment's user nothing is known."""
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    environ = {**environ, "PYRYCODE_RELAY_STATE_DIR": str(tmp_path)}
+    judged = preflight.judge(environ)
+    about = [r for r in judged.remarks if r.about == "user"]
+    assert [r.level for r in about] == levels
+    refused = process.root_fault(judged.config)
+    assert (judged.exit_code == 78) == (refused is not None)
+    assert (refused in [r.seen for r in about]) == (refused is not None)
+    assert judge(environ).remarks == ()
+
+
+def test_file_of_server_ids_is_read_as_serve_would(tmp_path: Path) -> None:
+    """Where this host is looked at; its content stays inside."""
+    file = tmp_path / "ids"
+    environ = {
+        "PYRYCODE_RELAY_STATE_DIR": str(tmp_path),
+        "PYRYCODE_RELAY_SERVER_IDS_FILE": str(file),
+    }
+    (fault,) = process.start_faults(Config.from_environ(environ))
+    judged = preflight.judge(environ)
+    (remark,) = (r for r in judged.remarks if r.about == "file")
+    assert (remark.level, remark.seen, judged.exit_code) == (Level.REFUSE, fault, 78)
+    assert judge(environ).remarks == ()
+    file.write_text("one-server-id\n")
+    judged = preflight.judge(environ)
+    assert not [r for r in judged.remarks if r.about == "file"]
+    assert judged.exit_code == 0

@@ -1,18 +1,22 @@
 """What ``check`` says, as lines and as what becomes JSON."""
 
+import ipaddress
+
 import click
 import pytest
 
 from relay_app.core.config import Config
 from relay_app.core.guard import Finding, Level, Verdict
 from relay_app.core.guard_codes import CODES
-from relay_app.core.platforms import PLATFORMS
+from relay_app.core.platforms import PLATFORMS, Platform
 from relay_app.env_file import EnvFile, Form
 from relay_app.report import (
     LOOKED_FOR,
     OF_A_PLATFORM,
     OF_THE_HOST,
     Judgement,
+    Remark,
+    about_proxies,
     as_dict,
     as_lines,
     doubts,
@@ -122,6 +126,99 @@ def test_platform_is_the_environments() -> None:
     assert as_dict(judged)["platform"] == "Fly"
     assert as_dict(found())["platform"] is None
     assert "Platform" not in "".join(plain(found()))
+
+
+@pytest.mark.parametrize("row", PLATFORMS, ids=lambda row: row.name)
+def test_proxy_that_nobody_named_is_a_warning(row: Platform) -> None:
+    """On every platform that has one: what becomes of the clients, and what to set."""
+    remarks = list(about_proxies(Config(rate_burst=7), row))
+    if row.proxy is None:
+        assert remarks == []
+        return
+    (remark,) = remarks
+    assert (remark.about, remark.level) == ("proxy", Level.WARN)
+    assert f"behind {row.proxy.what} all clients share one rate limit" in remark.seen
+    assert "after 7 upgrades the others get 429" in remark.seen
+    assert remark.fix == row.proxy.to_set
+    (remark,) = about_proxies(Config(rate_per_minute=0), row)
+    assert (remark.level, remark.fix) == (Level.WARN, row.proxy.to_set)
+    assert "429" not in remark.seen
+
+
+@pytest.mark.parametrize("row", PLATFORMS, ids=lambda row: row.name)
+def test_proxy_that_is_named_is_fine(row: Platform) -> None:
+    """The row stays, for what else has to be named; the value is not shown."""
+    config = Config.from_environ({"PYRYCODE_RELAY_TRUSTED_PROXIES": "192.0.2.0/24"})
+    remarks = list(about_proxies(config, row))
+    assert [remark.level for remark in remarks] == [Level.FINE] * (
+        row.proxy is not None
+    )
+    for remark in remarks:
+        assert remark.fix == ""
+        assert row.proxy is not None and row.proxy.also in remark.seen
+        assert "192.0.2" not in remark.seen
+
+
+@pytest.mark.parametrize(
+    "row",
+    [r for r in PLATFORMS if r.proxy and r.proxy.also and r.proxy.networks],
+    ids=lambda row: row.name,
+)
+def test_proxy_alone_is_not_enough_where_a_hop_is_before_it(row: Platform) -> None:
+    """The log does not warn any more, and still all clients have one address."""
+    assert row.proxy is not None
+    own = ",".join(row.proxy.networks)
+    wider = str(ipaddress.ip_network(row.proxy.networks[0]).supernet())
+    for text, level in (
+        (own, Level.WARN),
+        (row.proxy.networks[0].partition("/")[0], Level.WARN),
+        (wider, Level.WARN),
+        (f"{own},192.0.2.0/24", Level.FINE),
+        (f"{own},2001:db8::/32", Level.FINE),
+    ):
+        config = Config.from_environ({"PYRYCODE_RELAY_TRUSTED_PROXIES": text})
+        (remark,) = about_proxies(config, row)
+        assert remark.level is level
+        assert row.proxy.also in remark.seen + remark.fix
+
+
+@pytest.mark.parametrize("everybody", ["0.0.0.0/0", "10.0.0.0/8, ::/0"])
+def test_proxy_that_is_everybody_is_a_warning(everybody: str) -> None:
+    """Then a client's own word is believed, wherever the relay runs."""
+    config = Config.from_environ({"PYRYCODE_RELAY_TRUSTED_PROXIES": everybody})
+    for platform in (None, FLY):
+        (remark,) = about_proxies(config, platform)
+        assert remark.level is Level.WARN
+        assert "PYRYCODE_RELAY_TRUSTED_PROXIES" in remark.fix
+
+
+def test_no_platform_no_remark() -> None:
+    """Whether a proxy is in front of a plain host cannot be known."""
+    assert about_proxies(Config(), None) == ()
+    assert "Beside the guard" not in plain(found())
+    assert as_dict(found())["remarks"] == []
+
+
+@pytest.mark.parametrize(
+    ("level", "exit_code"), [(Level.FINE, 0), (Level.WARN, 0), (Level.REFUSE, 78)]
+)
+def test_remark_has_its_line_and_counts(level: Level, exit_code: int) -> None:
+    """As a code of the guard has, in both forms; a warning does not keep from starting."""
+    judged = Judgement({}, remarks=(Remark("thing", level, "is so", "do this"),))
+    lines = plain(judged)
+    start = lines.index("Beside the guard")
+    assert lines[start + 1 : start + 3] == [
+        f"  thing   {level.name:<8}is so",
+        f"{'':18}fix: do this",
+    ]
+    assert lines[0].startswith(f"{level.name}: ")
+    told = as_dict(judged)
+    assert (told["verdict"], told["exit_code"]) == (level.name, exit_code)
+    assert told["remarks"] == [
+        {"about": "thing", "level": level.name, "seen": "is so", "fix": "do this"}
+    ]
+    worse = Judgement({}, remarks=judged.remarks, faults=("A: must be b",))
+    assert (worse.level, worse.exit_code) == (Level.REFUSE, 78)
 
 
 @pytest.mark.parametrize("code", CODES)

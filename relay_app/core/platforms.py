@@ -10,11 +10,17 @@ Source: docs/operations.md "Platforms".
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from relay_app.core.policy import Network
+
 _NUMBER = r"([0-9]{1,9})"
+
+TRUSTED_PROXIES = "PYRYCODE_RELAY_TRUSTED_PROXIES"
+"""The setting that the words about proxies are about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,51 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """What stands in front of every copy and hides the clients' addresses.
+
+    Args:
+        what: Its name, as it follows "behind".
+        source: Where all of this is known from.
+        networks: From which operators have seen it reach a copy, though the platform
+            does not promise it; empty where nothing is known that holds for everybody.
+        variable: A variable in which the platform itself lists its addresses.
+        whose: What to name where neither says it.
+        also: Hops beside it that stand behind the client in ``X-Forwarded-For`` and
+            would pass for the client if they were not named.
+    """
+
+    what: str
+    source: str
+    networks: tuple[str, ...] = ()
+    variable: str = ""
+    whose: str = "its network, which is not published"
+    also: str = ""
+
+    @property
+    def to_set(self) -> str:
+        """What to set so that clients are told apart, as a command to the reader."""
+        if self.variable:
+            text = f"set {TRUSTED_PROXIES} to the value of {self.variable}"
+        elif self.networks:
+            text = (
+                f"set {TRUSTED_PROXIES}={','.join(self.networks)} (seen there, not "
+                "published: compare it with peer in connection.opened)"
+            )
+        else:
+            text = (
+                f"set {TRUSTED_PROXIES} to {self.whose}: look at peer in "
+                "connection.opened"
+            )
+        return f"{text}; also name {self.also}" if self.also else text
+
+    def is_all(self, trusted: Iterable[Network]) -> bool:
+        """Tell whether nothing is trusted but what is known as its own networks."""
+        own = [ipaddress.ip_network(network) for network in self.networks]
+        return all(any(net.overlaps(each) for net in own) for each in trusted)
+
+
+@dataclass(frozen=True, slots=True)
 class Platform:
     """One platform that can run more than one copy of a service.
 
@@ -64,6 +115,8 @@ class Platform:
         revision: The variable that tells its deploys apart; empty for none.
         overlap: How a deploy runs old and new side by side; empty where it does not.
         off: What switches that off; empty where nothing does or needs to.
+        proxy: What stands in front of a copy there; ``None`` where nothing does unless
+            the operator puts it there.
         example: What it sets for a lone copy, as far as the guard looks at it.
     """
 
@@ -79,6 +132,7 @@ class Platform:
     revision: str = ""
     overlap: str = ""
     off: str = ""
+    proxy: Proxy | None = None
     example: tuple[tuple[str, str], ...] = ()
 
     def is_here(self, environ: Mapping[str, str]) -> bool:
@@ -102,6 +156,11 @@ _ONE_OFF = ("DYNO", r"(run|release|scheduler)\..*")
 _WEB = r"(?:web\.([0-9]{1,9})|(?!web\.).*)"
 """A dyno of another type than web is well formed, and gets no traffic to share."""
 
+_GOOGLE_FRONT_END = Proxy(
+    "Google's front end",
+    source="App Engine's documentation, Request headers: a list of hops, without addresses",
+)
+
 PLATFORMS: tuple[Platform, ...] = (
     Platform(
         name="Fly",
@@ -113,6 +172,13 @@ PLATFORMS: tuple[Platform, ...] = (
         not_serving=(("RELEASE_COMMAND", "1"),),
         instance="FLY_MACHINE_ID",
         revision="FLY_MACHINE_VERSION",
+        proxy=Proxy(
+            "Fly's proxy",
+            networks=("172.16.0.0/12",),
+            also="the app's own addresses, which it appends (fly ips list)",
+            source="Fly's documentation, Request headers, for what it appends; its own "
+            "address as several operators have seen it",
+        ),
         example=(("FLY_APP_NAME", "relay"), ("FLY_MACHINE_ID", "e2865013b04986")),
     ),
     Platform(
@@ -125,6 +191,10 @@ PLATFORMS: tuple[Platform, ...] = (
         off="heroku ps:scale web=0 before the deploy, and web=1 after it",
         instance="DYNO",
         revision="HEROKU_RELEASE_VERSION",
+        proxy=Proxy(
+            "Heroku's router",
+            source="Heroku's documentation, HTTP Routing; nothing found about addresses",
+        ),
         example=(("DYNO", "web-76c498dd9b-m6v2q"),),
     ),
     Platform(
@@ -139,6 +209,12 @@ PLATFORMS: tuple[Platform, ...] = (
         not_serving=(_ONE_OFF,),
         instance="HEROKU_DYNO_ID",
         revision="HEROKU_RELEASE_VERSION",
+        proxy=Proxy(
+            "Heroku's router",
+            networks=("10.0.0.0/8",),
+            source="Heroku's documentation, HTTP Routing, for the router; its address "
+            "as an operator has seen it",
+        ),
         example=(("DYNO", "web.1"), ("HEROKU_APP_ID", "01234567")),
     ),
     Platform(
@@ -152,6 +228,11 @@ PLATFORMS: tuple[Platform, ...] = (
         ordinal=Ordinal("DYNO", first=1, shape=_WEB),
         not_serving=(_ONE_OFF,),
         instance="DYNO",
+        proxy=Proxy(
+            "Heroku's router or Dokku's nginx",
+            networks=("10.0.0.0/8", "172.17.0.0/16"),
+            source="as for Heroku; the second is the bridge that Docker makes by itself",
+        ),
         example=(("DYNO", "web.1"), ("WEB_CONCURRENCY", "2")),
     ),
     Platform(
@@ -163,6 +244,13 @@ PLATFORMS: tuple[Platform, ...] = (
         off="attach a disk, however small: then the old one stops first",
         instance="RENDER_INSTANCE_ID",
         revision="RENDER_GIT_COMMIT",
+        proxy=Proxy(
+            "Render's proxy",
+            networks=("10.0.0.0/8",),
+            also="Cloudflare's networks, which Cloudflare publishes, since it comes first",
+            source="an operator's account of a move from Heroku, and requests that "
+            "others have recorded",
+        ),
         example=(
             ("RENDER", "true"),
             ("RENDER_INSTANCE_ID", "srv-relay-abcde"),
@@ -178,6 +266,12 @@ PLATFORMS: tuple[Platform, ...] = (
         off="attach a volume, however small: then the old one stops first",
         instance="RAILWAY_REPLICA_ID",
         revision="RAILWAY_DEPLOYMENT_ID",
+        proxy=Proxy(
+            "Railway's edge proxy",
+            networks=("100.64.0.0/10",),
+            source="Railway's documentation, Specs & Limits, for the proxy; its address "
+            "as several operators have seen it",
+        ),
         example=(("RAILWAY_ENVIRONMENT_ID", "e"), ("RAILWAY_REPLICA_ID", "r")),
     ),
     Platform(
@@ -190,6 +284,7 @@ PLATFORMS: tuple[Platform, ...] = (
         ordinal=Ordinal("KOYEB_REPLICA_INDEX"),
         instance="KOYEB_INSTANCE_ID",
         revision="KOYEB_REGIONAL_DEPLOYMENT_ID",
+        proxy=Proxy("Koyeb's edge", source="nothing found about addresses"),
         example=(("KOYEB_APP_NAME", "relay"), ("KOYEB_REPLICA_INDEX", "0")),
     ),
     Platform(
@@ -208,6 +303,7 @@ PLATFORMS: tuple[Platform, ...] = (
         not_serving=(("CONTAINER", r"one-off-[0-9]+"),),
         instance="CONTAINER",
         revision="CONTAINER_VERSION",
+        proxy=Proxy("Scalingo's router", source="nothing found about addresses"),
         example=(("SCALINGO_APPLICATION_ID", "a"), ("CONTAINER", "web-1")),
     ),
     Platform(
@@ -221,6 +317,11 @@ PLATFORMS: tuple[Platform, ...] = (
         not_serving=(("INSTANCE_TYPE", "build"),),
         instance="INSTANCE_ID",
         revision="CC_COMMIT_ID",
+        proxy=Proxy(
+            "Clever Cloud's reverse proxy",
+            variable="CC_REVERSE_PROXY_IPS",
+            source="Clever Cloud's documentation, Environment variables reference",
+        ),
         example=(
             ("CC_PRETTY_INSTANCE_NAME", "Zealous Relay"),
             ("APP_ID", "app_a"),
@@ -238,6 +339,7 @@ PLATFORMS: tuple[Platform, ...] = (
         off="gcloud app versions stop the old one before the deploy",
         instance="GAE_INSTANCE",
         revision="GAE_VERSION",
+        proxy=_GOOGLE_FRONT_END,
         example=(("GAE_ENV", "standard"), ("GAE_INSTANCE", "i"), ("GAE_VERSION", "v")),
     ),
     Platform(
@@ -249,6 +351,7 @@ PLATFORMS: tuple[Platform, ...] = (
         off="gcloud app versions stop the old one before the deploy",
         instance="GAE_INSTANCE",
         revision="GAE_VERSION",
+        proxy=_GOOGLE_FRONT_END,
         example=(("GAE_INSTANCE", "aef-default-v-1"), ("GAE_SERVICE", "default")),
     ),
     Platform(
@@ -259,6 +362,12 @@ PLATFORMS: tuple[Platform, ...] = (
         overlap="old and new revision run side by side until the traffic has moved",
         count=Count("CLOUD_RUN_TASK_COUNT"),
         revision="K_REVISION",
+        proxy=Proxy(
+            "Google's front end",
+            networks=("169.254.0.0/16",),
+            source="the peer in logs that operators of Cloud Run show; on Knative, where "
+            "the ingress is the cluster's own, nothing holds for everybody",
+        ),
         example=(("K_SERVICE", "relay"), ("K_REVISION", "relay-00001-abc")),
     ),
     Platform(
@@ -270,6 +379,11 @@ PLATFORMS: tuple[Platform, ...] = (
         off="az webapp stop before the deploy and az webapp start after it; no slots",
         instance="WEBSITE_INSTANCE_ID",
         revision="WEBSITE_DEPLOYMENT_ID",
+        proxy=Proxy(
+            "App Service's front end",
+            networks=("169.254.0.0/16",),
+            source="the peer in logs that operators of Linux containers show",
+        ),
         example=(("WEBSITE_SITE_NAME", "relay"), ("WEBSITE_INSTANCE_ID", "i")),
     ),
     Platform(
@@ -281,6 +395,13 @@ PLATFORMS: tuple[Platform, ...] = (
         off="nothing in that mode does; in multiple revision mode deactivate the old one first",
         instance="CONTAINER_APP_REPLICA_NAME",
         revision="CONTAINER_APP_REVISION",
+        proxy=Proxy(
+            "the environment's ingress",
+            networks=("100.100.0.0/16",),
+            source="Azure's documentation, Virtual network configuration: ranges that a "
+            "workload profiles environment reserves; operators have seen the ingress "
+            "in them",
+        ),
         example=(
             ("CONTAINER_APP_NAME", "relay"),
             ("CONTAINER_APP_REPLICA_NAME", "relay--abc-5d5"),
@@ -294,6 +415,12 @@ PLATFORMS: tuple[Platform, ...] = (
         overlap="a rolling update starts the new task before it stops the old one",
         off="minimumHealthyPercent=0 and maximumPercent=100, and no zone rebalancing",
         instance="ECS_CONTAINER_METADATA_URI_V4",
+        proxy=Proxy(
+            "a load balancer",
+            whose="the networks of its subnets",
+            source="Elastic Load Balancing's documentation, X-Forwarded headers: a "
+            "target sees the balancer's own address",
+        ),
         example=(
             ("ECS_CONTAINER_METADATA_URI_V4", "http://169.254.170.2/v4/0123-4567"),
         ),
@@ -309,6 +436,12 @@ PLATFORMS: tuple[Platform, ...] = (
             "CF_INSTANCE_INDEX", needs=("VCAP_APPLICATION",), twin="INSTANCE_INDEX"
         ),
         instance="CF_INSTANCE_GUID",
+        proxy=Proxy(
+            "the Gorouter",
+            whose="its network, which the platform's operator knows",
+            also="the load balancer before it, which it appends",
+            source="Cloud Foundry's documentation, HTTP routing",
+        ),
         example=(
             ("VCAP_APPLICATION", "{}"),
             ("CF_INSTANCE_INDEX", "0"),
@@ -334,6 +467,11 @@ PLATFORMS: tuple[Platform, ...] = (
         overlap="a rolling update starts the new pod before it stops the old one",
         off="strategy: {type: Recreate}",
         instance="HOSTNAME",
+        proxy=Proxy(
+            "an ingress",
+            whose="the network of its controller's pods",
+            source="the cluster is its owner's, and so are its networks",
+        ),
         example=(
             ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
             ("HOSTNAME", "relay-2-6d4b75cb6d-x2x9z"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 import pytest
 
-from relay_app.core import platforms
+from relay_app.core import platforms, policy
 from relay_app.core.config import Config
 from relay_app.core.guard import Facts, Level, Verdict, judge
 from relay_app.core.platforms import PLATFORMS, ROWS, Platform
@@ -41,6 +42,10 @@ SHOWS_NOTHING = {
 """Rows on which a second copy's environment looks like the first one's."""
 
 
+NO_PROXY = {"Nomad", "PM2"}
+"""Rows on which the operator alone decides whether something stands in front."""
+
+
 def verdict(environ: dict[str, str]) -> Verdict:
     """Judge an environment with one worker."""
     return judge(Facts(environ=environ, config=Config.from_environ(environ), workers=1))
@@ -67,6 +72,46 @@ def test_row_says_everything_an_operator_needs(row: Platform) -> None:
     assert row.in_a_deploy
     for _, values in row.not_serving:
         re.compile(values)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=by_name)
+def test_row_says_what_stands_in_front(row: Platform) -> None:
+    """Whatever a row tells the operator to set is a setting that can be used."""
+    assert (row.proxy is None) == (row.name in NO_PROXY)
+    if row.proxy is None:
+        return
+    assert row.proxy.what
+    assert row.proxy.source
+    assert row.proxy.to_set.startswith("set PYRYCODE_RELAY_TRUSTED_PROXIES")
+    told = re.search(r"PYRYCODE_RELAY_TRUSTED_PROXIES=(\S+)", row.proxy.to_set)
+    assert (told is not None) == bool(row.proxy.networks)
+    if told:
+        config = Config.from_environ({"PYRYCODE_RELAY_TRUSTED_PROXIES": told[1]})
+        assert [str(net) for net in config.trusted_proxies] == [*row.proxy.networks]
+        assert "not published" in row.proxy.to_set
+    else:
+        assert row.proxy.variable in row.proxy.to_set
+        assert row.proxy.variable or "peer" in row.proxy.to_set
+
+
+@pytest.mark.parametrize("row", PLATFORMS, ids=by_name)
+def test_networks_of_a_proxy_are_nobodys_on_the_internet(row: Platform) -> None:
+    """Who is trusted may write any address, so no client may come from there."""
+    for text in row.proxy.networks if row.proxy else ():
+        network = ipaddress.ip_network(text)
+        for address in (network[0], network[-1]):
+            assert policy.is_untrusted_proxy(str(address), ())
+
+
+def test_client_behind_fly_needs_both_hops() -> None:
+    """Its proxy appends an address of the app's own, so ``also`` is no decoration."""
+    (fly,) = (row for row in PLATFORMS if row.name == "Fly")
+    assert fly.proxy is not None
+    trusted = [ipaddress.ip_network(text) for text in fly.proxy.networks]
+    forwarded = ["198.51.100.7, 203.0.113.9"]
+    assert policy.client_address("172.16.3.2", forwarded, trusted) == "203.0.113.9"
+    trusted.append(ipaddress.ip_network("203.0.113.9"))
+    assert policy.client_address("172.16.3.2", forwarded, trusted) == "198.51.100.7"
 
 
 @pytest.mark.parametrize("row", PLATFORMS, ids=by_name)
