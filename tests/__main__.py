@@ -23,6 +23,8 @@ SECOND = (
     "tests/autobahn",
     "tests/soak",
     "tests/test_cli.py",
+    "tests/test_hooks.py",
+    "tests/test_lock.py",
     "tests/test_facts.py",
     "tests/test_benchmarks.py",
 )
@@ -35,7 +37,8 @@ NO_TESTS = 5
 
 def command(*args: str) -> list[str]:
     """Make a pytest call that collects coverage and does not report it."""
-    return [sys.executable, "-m", "pytest", "--cov", "--cov-report=", *args]
+    bare = ("--cov", "--cov-report=", "--cov-fail-under=0")
+    return [sys.executable, "-m", "pytest", *bare, *args]
 
 
 def main(words: list[str]) -> int:
