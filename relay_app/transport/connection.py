@@ -76,7 +76,7 @@ BUSY_MESSAGES = 64
 
 _SMALL_BUFFER = _BUFFER[:BUSY_RECEIVE_BYTES]
 
-SHARE_BYTES = 131072
+SHARE_BYTES = 32768
 """What one feeder may queue in an outbox before what was there before it is written.
 Who floods has at most two such shares, and what one receive brings, in the queue, so
 that the others wait behind that and not behind half an outbox."""

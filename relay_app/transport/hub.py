@@ -54,7 +54,7 @@ PHONE_SEND_BUFFER_BYTES = 131072
 """``SO_SNDBUF`` of a phone (Linux doubles it): what a phone that does not read holds
 in the kernel beside its outbox. A binary's is left to the kernel's tuning."""
 
-BINARY_UNSENT_BYTES = 131072
+BINARY_UNSENT_BYTES = 32768
 """``TCP_NOTSENT_LOWAT`` of a binary: what the kernel takes beyond what is on its way.
 The rest stays in the outbox, where each phone's part of it is bounded; a polite phone
 would wait behind megabytes of a flooder's in the kernel otherwise."""

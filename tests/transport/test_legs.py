@@ -284,7 +284,7 @@ def test_frame_larger_than_the_outbox_still_reaches_the_binary() -> None:
 
 def test_phone_that_joins_a_choked_binary_waits_with_its_early_frames() -> None:
     """What came with the request head is held like everything else."""
-    with local_relay(outbox_max_bytes=400_000, max_frame_bytes=60_000) as relay:
+    with local_relay(outbox_max_bytes=4096, max_frame_bytes=50_100) as relay:
         binary, phone, _ = relay.pair()
         value = frame(0x81, b'"' + b"x" * 50_000 + b'"')
         flood = gevent.spawn(lambda: [phone.raw(value) for _ in range(200)])
