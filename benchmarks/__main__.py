@@ -2,6 +2,9 @@
 
 Run it from the root of the repository. Everything stays on loopback and ends by
 itself. benchmarks/README.md says how to read the result.
+
+``python -m benchmarks fairness`` measures another thing; it has a ``--help`` of its
+own.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, service
+from benchmarks import fairness, report, service
 from benchmarks.traffic import Job
 
 MODES = ("pingpong", "up", "down")
@@ -31,6 +34,9 @@ JOB_S = 120.0
 """What no job may take."""
 
 RESULTS = Path(__file__).parent / "results"
+
+OTHERS = {"fairness": fairness.main}
+"""What is measured in another way, by its name on the command line."""
 
 
 def cells(only: Sequence[str]) -> list[str]:
@@ -180,6 +186,9 @@ def _progress(text: str) -> None:
 
 def main() -> int:
     """Measure, print, write. Returns: 1 if anything arrived otherwise than it was sent."""
+    name, *rest = sys.argv[1:] or [""]
+    if name in OTHERS:
+        return OTHERS[name](rest)
     options = arguments()
     began = datetime.now().astimezone()
     settings = {"rounds": options.rounds, "seconds per cell": options.seconds}
